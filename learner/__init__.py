@@ -1,0 +1,1 @@
+"""From groups to new weights: advantages, losses, batching, group attention, DeepSpeed, weight sender, SFT."""

@@ -1,0 +1,1 @@
+"""The only room that knows all others: config, command line, cluster, train loop, buffer, ledger, report."""

@@ -1,0 +1,1 @@
+"""From a completion to scores: scorers (one file each), guards, service, client."""
