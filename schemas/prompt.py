@@ -22,8 +22,8 @@ class ImageRef(Noun):
 
     path: str | None = None
     data: bytes | None = Field(default=None, repr=False)
-    width: int = Field(gt=0, description="pixels, as stored")
-    height: int = Field(gt=0, description="pixels, as stored")
+    width: int = Field(gt=0, description="pixels, as shown (after EXIF orientation)")
+    height: int = Field(gt=0, description="pixels, as shown (after EXIF orientation)")
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageRef:

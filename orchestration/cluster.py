@@ -1,0 +1,306 @@
+"""The cluster of a run: the only module that imports ray. Actors are remote versions of actors.py's plain classes.
+
+    driver --orders--> RolloutNode x N --(summary, reference)--> driver --references--> LearnerRank x M, Recorder
+
+The driver gets numbers and object references, never tensors (promise 8); every wait has a deadline (promise 11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from learner.settings import LearnerSettings
+from orchestration.actors import LearnerRank, Recorder, RewardAccess, RolloutNode
+from orchestration.config import Recipe
+from orchestration.groups import GroupOrder, GroupSummary
+from orchestration.waits import Waits
+from schemas.errors import OverreadError, RolloutError, WeightPushError
+from schemas.group import Sampling
+from schemas.prompt import Conversation, Prompt
+
+Metrics = dict[str, float | None]
+GroupRef = Any  # ray.ObjectRef of a travelling group; ray's own type is not generic over actor methods
+
+# Seconds that a wait is given before anything was measured; afterwards ten times the longest one counts.
+FLOORS = {
+    "engine start": 600.0,  # imports alone take a minute on two cores
+    "learner start": 600.0,
+    "generation": 600.0,  # the worker's own deadline per group is shorter
+    "training step": 600.0,
+    "weight push": 120.0,
+    "canary": 120.0,
+    "checkpoint": 300.0,
+    "recording": 120.0,
+    "shutdown": 20.0,
+}
+_CANARY_TOKENS = 8
+_FATAL_TO_WORKER = frozenset({"engine_dead", "weights_unknown"})
+
+
+async def resolve(reference: Awaitable[Any]) -> Any:
+    """Await an object reference; an Overread error of the other side comes back as itself, not as Ray's wrapper."""
+    try:
+        return await reference
+    except RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, OverreadError):
+            raise cause from None
+        raise
+
+
+@dataclass
+class Worker:
+    """A rollout actor and what the driver knows of it."""
+
+    name: str
+    actor: Any
+    in_flight: int = 0
+    alive: bool = True
+
+
+@dataclass(frozen=True)
+class Push:
+    """One weight push to all engines: seconds in all and of pause, bytes, and the canary's gap (nats)."""
+
+    version: int
+    seconds: float
+    pause_s: float
+    bytes: int
+    canary_gap: float
+
+
+class LearnerGroup:
+    """The learner's ranks as one."""
+
+    def __init__(self, actors: Sequence[Any], waits: Waits) -> None:
+        self._actors = list(actors)
+        self._waits = waits
+
+    @property
+    def ranks(self) -> int:
+        return len(self._actors)
+
+    async def start(self, total_steps: int, seed: int) -> float:
+        """Start all ranks; seconds of the slowest."""
+        meeting_point = await self._all("learner start", "the run stops", [self._actors[0].meeting_point.remote()])
+        started = [
+            actor.start.remote(meeting_point[0], world_size=self.ranks, total_steps=total_steps, seed=seed)
+            for actor in self._actors
+        ]
+        return float(max(await self._all("learner start", "the run stops", started)))
+
+    async def _all(self, kind: str, then: str, references: Sequence[Any]) -> list[Any]:
+        gathered = asyncio.gather(*(resolve(reference) for reference in references))
+        return await self._waits.wait(kind, "the learner", then, gathered)
+
+    async def train_step(self, groups: Sequence[GroupRef], version: int) -> tuple[Metrics, list[Any]]:
+        """Train on the groups at the learner's ``version``.
+
+        Returns:
+            Global metrics, and references: first the ranks' learner_logprobs, then the groups in the ranks' order.
+        """
+        shares = [list(groups[rank :: self.ranks]) for rank in range(self.ranks)]
+        pairs = [
+            actor.train_step.options(num_returns=2).remote(version, *share)
+            for actor, share in zip(self._actors, shares, strict=True)
+        ]
+        then = "the run stops; resume it from its last checkpoint"
+        metrics = await self._all("training step", then, [pair[0] for pair in pairs])
+        return metrics[0], [*(pair[1] for pair in pairs), *(group for share in shares for group in share)]
+
+    def weights(self, version: int) -> Any:
+        """A reference to the served weights, gathered by all ranks."""
+        references = [actor.weights.remote(version) for actor in self._actors]
+        return references[0]
+
+    async def canary_gap(self, group: GroupRef) -> float:
+        """Largest gap between the engine's and the learner's log-probabilities on a group (nats)."""
+        # All ranks take part (ZeRO-3 gathers parameters), rank 0's answer counts.
+        answers = await self._all("canary", "the push is refused", [a.logprobs.remote(group) for a in self._actors])
+        ours, theirs = answers[0]
+        gaps = [abs(a - b) for ours_c, theirs_c in zip(ours[0], theirs[0], strict=True)
+                for a, b in zip(ours_c, theirs_c, strict=True)]  # fmt: skip
+        return float(max(gaps))
+
+    async def save_checkpoint(self, folder: Path) -> None:
+        await self._all("checkpoint", "the run stops", [a.save_checkpoint.remote(folder) for a in self._actors])
+
+    async def load_checkpoint(self, folder: Path) -> None:
+        await self._all("checkpoint", "the run stops", [a.load_checkpoint.remote(folder) for a in self._actors])
+
+    async def export(self, folder: Path) -> None:
+        await self._all("checkpoint", "the run stops", [a.export.remote(folder) for a in self._actors])
+
+    async def sft_step(
+        self, batch: Sequence[Conversation], following: Sequence[Conversation]
+    ) -> dict[str, float | None]:
+        """One SFT step on a global batch, while the ranks read the following one."""
+        references = [
+            actor.sft_step.remote(batch[rank :: self.ranks], following[rank :: self.ranks])
+            for rank, actor in enumerate(self._actors)
+        ]
+        return cast(
+            "dict[str, float | None]", (await self._all("training step", "the warm start stops", references))[0]
+        )
+
+    def stop(self) -> None:
+        """End the actors and free their cores."""
+        for actor in self._actors:
+            ray.kill(actor)
+
+
+@dataclass
+class Cluster:
+    """A run's rollout workers and recorder; the learner, where there is one, is passed in."""
+
+    workers: list[Worker]
+    recorder: Any
+    waits: Waits
+    canary_tolerance: float
+
+    async def produce(self, order: GroupOrder) -> tuple[GroupSummary, GroupRef]:
+        """Generate and score one group on the least loaded worker; its numbers and its reference.
+
+        Raises:
+            RolloutError: the engine could not, or its worker died (cause ``worker_died``).
+            RewardError: the reward service could not be asked.
+        """
+        worker = min((w for w in self.workers if w.alive), key=lambda w: w.in_flight, default=None)
+        if worker is None:
+            raise RolloutError("no_worker", "every rollout worker has died")
+        worker.in_flight += 1
+        try:
+            summary, group = worker.actor.produce.options(num_returns=2).remote(order)
+            waited = self.waits.wait("generation", worker.name, "its group is issued again", resolve(summary))
+            return cast("GroupSummary", await waited), group
+        except RayActorError as error:
+            worker.alive = False
+            raise RolloutError("worker_died", f"{worker.name} died") from error
+        except RolloutError as error:
+            worker.alive = error.cause not in _FATAL_TO_WORKER
+            raise
+        finally:
+            worker.in_flight -= 1
+
+    async def push_weights(self, learner: LearnerGroup, version: int, canary: Prompt) -> Push:
+        """Bring the learner's weights into every engine and prove it: digests on receipt, then the canary.
+
+        Raises:
+            WeightPushError: digests differ, or the canary's gap is above its tolerance.
+        """
+        started = time.monotonic()
+        weights = learner.weights(version)
+        live = [worker for worker in self.workers if worker.alive]
+        pushed = asyncio.gather(*(resolve(w.actor.receive_weights.remote(version, weights)) for w in live))
+        reports = await self.waits.wait("weight push", ", ".join(w.name for w in live), "the run stops", pushed)
+        seconds = time.monotonic() - started
+        gap = max([await self._canary_gap(learner, worker, canary, version) for worker in live])
+        return Push(version, seconds, max(r.pause_s for r in reports), sum(r.bytes for r in reports), gap)
+
+    async def _canary_gap(self, learner: LearnerGroup, worker: Worker, prompt: Prompt, version: int) -> float:
+        sampling = Sampling(temperature=0.0, max_tokens=_CANARY_TOKENS)
+        order = GroupOrder(f"canary-{version}", prompt, 0, 0, sampling, 1)
+        summary, group = worker.actor.generate.options(num_returns=2).remote(order)
+        made = await self.waits.wait("canary", worker.name, "the push is refused", resolve(summary))
+        gap = await learner.canary_gap(group)
+        if made.oldest_version != version or not gap <= self.canary_tolerance:
+            raise WeightPushError(
+                f"{worker.name} answers the canary at version {made.oldest_version} with a gap of {gap:.2e} nats after"
+                f" the push of version {version}; at most canary_tolerance = {self.canary_tolerance:g} is allowed"
+            )
+        return gap
+
+    async def record_step(self, path: Path, step: int, ranks: int, references: Sequence[Any]) -> int:
+        """Write a step's parquet file from what ``train_step`` returned; bytes."""
+        written = self.recorder.write_step.remote(path, step, ranks, *references)
+        return int(await self.waits.wait("recording", "the recorder", "the run stops", resolve(written)))
+
+    async def record_groups(self, path: Path, groups: Sequence[GroupRef]) -> int:
+        """Write an evaluation's groups from references; bytes."""
+        written = self.recorder.write_groups.remote(path, *groups)
+        return int(await self.waits.wait("recording", "the recorder", "the evaluation stops", resolve(written)))
+
+    async def stats(self) -> dict[str, float]:
+        """Engine counters summed over the live workers."""
+        rows = await asyncio.gather(*(resolve(w.actor.stats.remote()) for w in self.workers if w.alive))
+        return {key: sum(row[key] for row in rows) for key in (rows[0] if rows else {})}
+
+
+@asynccontextmanager
+async def ray_session() -> AsyncIterator[None]:
+    """A Ray cluster for the time inside: the one in RAY_ADDRESS (a submitted job), else one on this machine."""
+    joined = bool(os.environ.get("RAY_ADDRESS"))
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    if joined:
+        ray.init(**quiet)
+    else:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def learner_group(
+    settings: LearnerSettings, model_path: str, cores: Sequence[Sequence[int]], log_dir: Path, waits: Waits
+) -> LearnerGroup:
+    """Create the learner's actors; ``LearnerGroup.start`` starts them."""
+    gpus = 1 if settings_use_gpu() else 0
+    actors = [
+        ray.remote(LearnerRank)
+        .options(num_cpus=len(rank_cores), num_gpus=gpus, name=None)
+        .remote(settings, model_path, rank, rank_cores, log_dir / f"learner-{rank}.log")
+        for rank, rank_cores in enumerate(cores)
+    ]
+    return LearnerGroup(actors, waits)
+
+
+def settings_use_gpu() -> bool:
+    """Whether the cluster has GPUs to give out."""
+    return bool(ray.cluster_resources().get("GPU"))
+
+
+def rollout_workers(
+    recipe: Recipe, model_path: str, access: RewardAccess, cores: Sequence[Sequence[int]], log_dir: Path
+) -> list[Worker]:
+    """Create the rollout actors."""
+    workers = []
+    for index, worker_cores in enumerate(cores):
+        name = f"rollout-{index}"
+        actor = (
+            ray.remote(RolloutNode)
+            .options(num_cpus=len(worker_cores), num_gpus=1 if settings_use_gpu() else 0, max_concurrency=4096)
+            .remote(recipe.rollout, recipe.reward, access, model_path, name, worker_cores, log_dir / f"{name}.log")
+        )
+        workers.append(Worker(name, actor))
+    return workers
+
+
+def new_recorder(log_dir: Path) -> Any:
+    """The actor that writes parquet files; it runs where the driver runs, and needs no core of its own."""
+    return ray.remote(Recorder).options(num_cpus=0).remote(log_dir / "recorder.log")
+
+
+async def start_engines(workers: Sequence[Worker], waits: Waits) -> float:
+    """Start all engines side by side; seconds of the slowest."""
+    started = asyncio.gather(*(resolve(worker.actor.start.remote()) for worker in workers))
+    return float(max(await waits.wait("engine start", ", ".join(w.name for w in workers), "the run stops", started)))
+
+
+async def stop_workers(workers: Sequence[Worker]) -> None:
+    """Close the engines and end the actors; one that does not answer is killed."""
+    closing = [resolve(worker.actor.close.remote()) for worker in workers if worker.alive]
+    await asyncio.wait([asyncio.ensure_future(c) for c in closing], timeout=FLOORS["shutdown"]) if closing else None
+    for worker in workers:
+        ray.kill(worker.actor)

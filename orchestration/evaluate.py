@@ -1,0 +1,175 @@
+"""Held-out evaluation: greedy, seeded, by the same workers and scorers as training.
+
+    prompts -> one greedy completion each -> scores -> means with bootstrap 95 % intervals, paired differences
+
+Patients are resampled, not prompts: the films of one patient are not independent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from orchestration.cluster import Cluster
+from orchestration.files import write_atomically
+from orchestration.groups import GroupOrder, GroupSummary
+from orchestration.progress import Display
+from orchestration.run import RunFolder
+from orchestration.stages import Stages
+from orchestration.statistics import Interval, bootstrap_mean, paired_bootstrap_difference
+from schemas.errors import RolloutError
+from schemas.group import Sampling
+from schemas.prompt import Prompt
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores by metric and prompt_id, each prompt's patient and data set; ``missing`` counts failed generations."""
+
+    values: Mapping[str, Mapping[str, float]]
+    patients: Mapping[str, str]
+    datasets: Mapping[str, str]
+    missing: int
+
+    @staticmethod
+    def read(path: Path) -> Evaluation:
+        """What ``write`` wrote. Raises OSError or ValueError."""
+        return Evaluation(**json.loads(path.read_text(encoding="utf-8")))
+
+    def write(self, path: Path) -> None:
+        write_atomically(path, json.dumps(asdict(self)))
+
+    def means(self) -> dict[str, float]:
+        """``eval/<data set>/<metric>`` -> mean, for a step's line of metrics."""
+        line: dict[str, list[float]] = {}
+        for metric, by_prompt in sorted(self.values.items()):
+            for prompt_id, value in by_prompt.items():
+                line.setdefault(f"eval/{self.datasets[prompt_id]}/{metric}", []).append(value)
+        return {name: float(np.mean(values)) for name, values in line.items()}
+
+    def intervals(self, seed: int) -> dict[str, Interval]:
+        """Mean and 95 % interval of each metric."""
+        return {
+            metric: bootstrap_mean(list(by_prompt.values()), seed, clusters=[self.patients[p] for p in by_prompt])
+            for metric, by_prompt in sorted(self.values.items())
+        }
+
+
+def difference(before: Evaluation, after: Evaluation, seed: int) -> dict[str, Interval]:
+    """After minus before, paired by prompt, over the prompts that both could score."""
+    intervals = {}
+    for metric in sorted(before.values.keys() & after.values.keys()):
+        ours, theirs = after.values[metric], before.values[metric]
+        shared = [prompt_id for prompt_id in theirs if prompt_id in ours]
+        intervals[metric] = paired_bootstrap_difference(
+            [theirs[p] for p in shared],
+            [ours[p] for p in shared],
+            seed,
+            clusters=[before.patients[p] for p in shared],
+        )
+    return intervals
+
+
+def choose_prompts(prompts: Sequence[Prompt], per_task: int, seed: int) -> list[Prompt]:
+    """The first ``per_task`` prompts of each task in a seeded order; the same choice for the same data and seed."""
+    chosen: list[Prompt] = []
+    for task in sorted({prompt.task for prompt in prompts}):
+        pool = sorted((p for p in prompts if p.task == task), key=lambda p: p.prompt_id)
+        order = np.random.default_rng(seed).permutation(len(pool))
+        chosen += [pool[index] for index in order[:per_task]]
+    return chosen
+
+
+async def evaluate(
+    cluster: Cluster, prompts: Sequence[Prompt], max_tokens: int, label: str, record_to: Path
+) -> Evaluation:
+    """Generate greedily and score; the groups are recorded in ``record_to``.
+
+    A prompt whose generation fails, or a score that could not be had, is missing: it is counted, never a number.
+
+    Raises:
+        RewardError: the reward service could not be asked.
+    """
+    orders = [
+        GroupOrder(
+            group_id=f"{label}-{prompt.prompt_id}",
+            prompt=prompt,
+            epoch=0,
+            incarnation=0,
+            sampling=Sampling(temperature=0.0, max_tokens=max_tokens),
+            group_size=1,
+        )
+        for prompt in prompts
+    ]
+    outcomes = await asyncio.gather(*(_one(cluster, order) for order in orders))
+    made = [(order.prompt, *outcome) for order, outcome in zip(orders, outcomes, strict=True) if outcome is not None]
+    if made:
+        await cluster.record_groups(record_to, [group for _, _, group in made])
+    values: dict[str, dict[str, float]] = {}
+    for prompt, summary, _ in made:
+        for name, scores in summary.scores.items():
+            values.setdefault(name, {})[prompt.prompt_id] = scores[0]
+        if summary.rewards[0] is not None:
+            values.setdefault(f"reward_{prompt.task}", {})[prompt.prompt_id] = summary.rewards[0]
+    return Evaluation(
+        values,
+        patients={prompt.prompt_id: prompt.patient_id for prompt in prompts},
+        datasets={prompt.prompt_id: prompt.dataset for prompt in prompts},
+        missing=len(prompts) - len(made),
+    )
+
+
+async def _one(cluster: Cluster, order: GroupOrder) -> tuple[GroupSummary, object] | None:
+    try:
+        return await cluster.produce(order)
+    except RolloutError:
+        return None
+
+
+class HeldOut:
+    """A run's evaluations: before training, every so many steps, and after the last step.
+
+    Each leaves ``evaluations/<label>.json`` (scores) and ``<label>.parquet`` (groups) in the run folder; a resumed run
+    finds the one from before training there.
+    """
+
+    def __init__(
+        self, run: RunFolder, cluster: Cluster, prompts: Sequence[Prompt], display: Display, stages: Stages
+    ) -> None:
+        self._run = run
+        self._cluster = cluster
+        self._prompts = prompts
+        self._display = display
+        self._stages = stages
+
+    async def before(self) -> None:
+        """Evaluate the start policy, unless the run has done so already."""
+        if self._prompts and not self.path("before").exists():
+            with self._display.working(f"evaluating {len(self._prompts)} held-out prompts before training"):
+                await self._evaluate("before", "evaluate_before")
+
+    async def during(self, step: int) -> dict[str, float]:
+        """The extra keys of the step's metrics line: empty where no evaluation is due."""
+        every, last = self._run.recipe.evaluation.every, self._run.recipe.steps
+        if not self._prompts or not (step == last or (every and step % every == 0)):
+            return {}
+        if step == last:
+            return (await self._evaluate("after", "evaluate_after")).means()
+        return (await self._evaluate(f"step-{step:06d}", "evaluate_during")).means()
+
+    def path(self, label: str) -> Path:
+        return self._run.path / "evaluations" / f"{label}.json"
+
+    async def _evaluate(self, label: str, stage: str) -> Evaluation:
+        with self._stages.stage(stage):
+            max_tokens = self._run.recipe.rollout.max_tokens
+            groups = self.path(label).with_suffix(".parquet")
+            evaluation = await evaluate(self._cluster, self._prompts, max_tokens, label, groups)
+        evaluation.write(self.path(label))
+        self._run.event("evaluation", label=label, missing=evaluation.missing, **evaluation.means())
+        return evaluation

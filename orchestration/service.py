@@ -1,0 +1,173 @@
+"""The local reward service of a run: started, watched and stopped by the driver.
+
+Role: a recipe without service addresses gets a service of its own on 127.0.0.1, with a fresh token in a 0600 file.
+Input: the reward settings, the run's log folder. Output: an address, a token, and a process that dies with the driver.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import tomli_w
+
+from orchestration.actors import RewardAccess
+from orchestration.files import write_atomically
+from rewards.client import RewardClient
+from rewards.settings import RewardServiceSettings
+from schemas.errors import ConfigError, DeadlineError, RewardError
+
+_START_DEADLINE_S = 60.0  # measured: 2 s here; a cold network file system can take far longer
+_STOP_DEADLINE_S = 10.0
+_WATCH_EVERY_S = 0.5
+_PR_SET_PDEATHSIG = 1
+
+Event = Callable[..., None]
+
+
+def _die_with_parent() -> None:
+    # In the child, between fork and exec: the kernel ends the service when the driver dies, however it dies.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class LocalRewardService:
+    """One uvicorn process.
+
+    It runs in a session of its own, so that a signal to the driver's process group (Ctrl-C, ``ray job stop``) does not
+    take it away before the driver has drained.
+    """
+
+    def __init__(self, settings: RewardServiceSettings, state_dir: Path, log_dir: Path) -> None:
+        self._settings = settings
+        self._state_dir = state_dir
+        log_dir.mkdir(parents=True, exist_ok=True)
+        self._log_path = log_dir / "rewards.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0  # the first start takes a free port; restarts keep it, so that clients need no new address
+        self.token = secrets.token_urlsafe(32)
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RewardError("not_started", "the reward service has not been started")
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start the process and wait until it answers.
+
+        Raises:
+            RewardError: it ended at once; the message names its log.
+            DeadlineError: it did not come up in time.
+        """
+        token_file = self._state_dir / "reward-token"
+        address_file = self._state_dir / "reward-address"
+        settings_file = self._state_dir / "reward-settings.toml"
+        write_atomically(token_file, self.token)
+        write_atomically(settings_file, tomli_w.dumps(self._settings.model_dump(mode="json", exclude_none=True)))
+        address_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "rewards.serve", "--host", "127.0.0.1", "--port", str(self._port)]
+        command += ["--token-file", str(token_file), "--address-file", str(address_file)]
+        command += ["--config", str(settings_file)]
+        with self._log_path.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec only; nothing is waited for here
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                preexec_fn=_die_with_parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        started = time.monotonic()
+        while not address_file.exists():
+            if self._process.poll() is not None:
+                raise RewardError("not_started", f"the reward service ended at once; see {self._log_path}")
+            if time.monotonic() - started > _START_DEADLINE_S:
+                await self.stop()
+                raise DeadlineError("its start", "the reward service", time.monotonic() - started, "the run stops")
+            await asyncio.sleep(0.05)
+        self._port = int(address_file.read_text(encoding="utf-8").strip().rsplit(":", 1)[1])
+
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def stop(self) -> None:
+        """SIGTERM, then SIGKILL after a grace period."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            await asyncio.to_thread(self._process.wait, _STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+        self._process = None
+
+
+@asynccontextmanager
+async def reward_access(settings: RewardServiceSettings, folder: Path, event: Event) -> AsyncIterator[RewardAccess]:
+    """The recipe's reward services, or a local one that is started again whenever it dies.
+
+    Args:
+        folder: holds the local service's token, settings and log.
+        event: told of starts and restarts.
+
+    Raises:
+        ConfigError: the recipe's services do not answer, or their token can't be read.
+    """
+    if settings.addresses:
+        access = RewardAccess(settings.addresses, _read_token(settings))
+        await _must_answer(access, settings.deadline_s)
+        yield access
+        return
+    service = LocalRewardService(settings, folder, folder / "logs")
+    await service.start()
+    event("reward_service_started", pid=service.pid, address=service.address)
+    watcher = asyncio.create_task(_keep_alive(service, event))
+    try:
+        yield RewardAccess((service.address,), service.token)
+    finally:
+        watcher.cancel()
+        await service.stop()
+
+
+def _read_token(settings: RewardServiceSettings) -> str | None:
+    if settings.token_file is None:
+        return None
+    try:
+        return settings.token_file.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            "reward.token_file", "must be readable", settings.token_file, "check its path and mode"
+        ) from error
+
+
+async def _must_answer(access: RewardAccess, deadline_s: float) -> None:
+    client = RewardClient(access.addresses, access.token, deadline_s)
+    try:
+        await client.wait_ready(min(deadline_s, _START_DEADLINE_S))
+    except (RewardError, DeadlineError) as error:
+        given = ", ".join(access.addresses)
+        raise ConfigError(
+            "reward.addresses", f"must answer ({error})", given, "start it: overread rewards serve"
+        ) from error
+    finally:
+        await client.close()
+
+
+async def _keep_alive(service: LocalRewardService, event: Event) -> None:
+    """Start the service again when it is gone; the clients' retries bridge the gap."""
+    while True:
+        await asyncio.sleep(_WATCH_EVERY_S)
+        if not service.alive():
+            started = time.monotonic()
+            await service.start()
+            event("reward_service_restarted", pid=service.pid, seconds=time.monotonic() - started)

@@ -1,0 +1,181 @@
+"""A whole training run: assets, actors, evaluation before, training, evaluation after, summary.
+
+    assets -> Ray -> [warm start] -> service + engines + learner -> before -> train -> after -> summary, report
+
+Input: a run folder, new or reopened. Output: an exit status; everything else lies in the run folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from orchestration.assets import ensure_data, ensure_model, warm_start_folder
+from orchestration.cluster import (
+    FLOORS,
+    Cluster,
+    LearnerGroup,
+    learner_group,
+    new_recorder,
+    ray_session,
+    rollout_workers,
+    start_engines,
+    stop_workers,
+)
+from orchestration.config import Recipe
+from orchestration.evaluate import HeldOut, choose_prompts
+from orchestration.placement import Placement, place, usable_cores
+from orchestration.producer import IssueOrder
+from orchestration.progress import Display
+from orchestration.report import write_report
+from orchestration.run import Checkpoint, RunFolder
+from orchestration.service import reward_access
+from orchestration.sft import warm_start
+from orchestration.stages import Stages
+from orchestration.stop import EXIT_DONE, EXIT_STOPPED, StopRequest
+from orchestration.summary import show_summary, write_summary
+from orchestration.train import Trainer, TrainHooks, choose_canary, fresh_start
+from orchestration.waits import Waits
+from prompts.source import PromptSource
+from prompts.store import read_prompts
+from schemas.errors import DataError
+from schemas.prompt import Prompt, Split
+
+
+class Session:
+    """One run from its assets to its report.
+
+    Args:
+        restored: the checkpoint folder to go on from; None for a new run.
+        display: where a person watches.
+    """
+
+    def __init__(self, run: RunFolder, restored: Path | None, display: Display) -> None:
+        self._run = run
+        self._recipe: Recipe = run.recipe
+        self._restored = restored
+        self._display = display
+        self._stop = StopRequest()
+        self._stages = Stages()
+        self._waits = Waits(FLOORS)
+
+    async def run(self) -> int:
+        """Run to the end, or to a stop request; the exit status.
+
+        Raises:
+            OverreadError: the run failed; its checkpoints are whole.
+        """
+        recipe, logs = self._recipe, self._run.path / "logs"
+        with self._stages.stage("assets"):
+            data = await asyncio.to_thread(ensure_data, recipe, self._display.note)
+            train_prompts = _prompts(recipe, data, "train")
+            base_model = await asyncio.to_thread(ensure_model, recipe, self._display.note)
+        async with AsyncExitStack() as stack:
+            with self._stages.stage("ray"), self._display.working("starting Ray"):
+                await stack.enter_async_context(ray_session())
+            stack.enter_context(self._stop.on_signals())  # after Ray, which sets a SIGTERM handler of its own
+            model = await self._warm_start(data, base_model, logs)
+            if model is None:
+                return self._stopped("the warm start was not finished; start again: overread train")
+            cluster, learner = await stack.enter_async_context(self._actors(model, logs))
+            trainer = await self._prepare(cluster, learner, data, train_prompts)
+            with self._stages.stage("train"), self._display.training(recipe.steps):
+                await trainer.train(self._stop)
+        return await self._finish(trainer.step)
+
+    async def _warm_start(self, data: Path, base_model: Path, logs: Path) -> Path | None:
+        """The folder of the policy that RL starts from; None if the warm start was stopped."""
+        recipe = self._recipe
+        if recipe.sft is None:
+            return base_model
+        out = warm_start_folder(recipe, base_model)
+        if out.exists():
+            self._display.note(f"using the warm start in {out}")
+            return out
+        self._display.note(f"no warm start yet: training one of {recipe.sft.steps} steps into {out}")
+        with self._stages.stage("warm_start"), self._display.warm_start(recipe.sft.steps) as show:
+            done = await warm_start(recipe, data, base_model, out, logs, self._stop, show)
+        return out if done else None
+
+    @asynccontextmanager
+    async def _actors(self, model: Path, logs: Path) -> AsyncIterator[tuple[Cluster, LearnerGroup]]:
+        """Reward service, engines and learner, started side by side; stopped at the end."""
+        recipe, waits = self._recipe, self._waits
+        placement = place_run(recipe)
+        async with reward_access(recipe.reward, self._run.path, self._run.event) as access:
+            workers = rollout_workers(recipe, str(model), access, placement.workers, logs)
+            learner = learner_group(recipe.learner, str(model), placement.ranks, logs, waits)
+            try:
+                with self._stages.stage("start"), self._display.working("starting engines and learner"):
+                    await asyncio.gather(
+                        start_engines(workers, waits), learner.start(total_steps=recipe.steps, seed=recipe.seed)
+                    )
+                yield Cluster(workers, new_recorder(logs), waits, recipe.rollout.canary_tolerance), learner
+            finally:
+                await stop_workers(workers)
+                learner.stop()
+
+    async def _prepare(
+        self, cluster: Cluster, learner: LearnerGroup, data: Path, train_prompts: list[Prompt]
+    ) -> Trainer:
+        """Restore or begin: learner, cursor and ledger of one instant, engines at the run's version."""
+        recipe, run = self._recipe, self._run
+        source = PromptSource(train_prompts, recipe.seed)
+        start = fresh_start(source.state())
+        canary = choose_canary(train_prompts)
+        if self._restored is not None:
+            saved = Checkpoint.read(self._restored)
+            start = Checkpoint(saved.step, saved.version, saved.incarnation + 1, saved.cursor, saved.open_issues)
+            await learner.load_checkpoint(self._restored / "learner")
+            await cluster.push_weights(learner, start.version, canary)
+            run.ledger.roll_back(start.step)
+            run.mark_abandoned_metrics(start.step)
+            run.event("resumed", step=start.step, incarnation=start.incarnation)
+        source.restore(start.cursor)
+        held_out = await self._held_out(cluster, data)
+        order = IssueOrder(source, {p.prompt_id: p for p in train_prompts}, start.open_issues)
+        hooks = TrainHooks(held_out.during, self._display.step)
+        return Trainer(run, cluster, learner, order, start, canary, hooks)
+
+    async def _held_out(self, cluster: Cluster, data: Path) -> HeldOut:
+        settings = self._recipe.evaluation
+        prompts: list[Prompt] = []
+        if settings.prompts_per_task:
+            pool = _prompts(self._recipe, data, settings.split)
+            prompts = choose_prompts(pool, settings.prompts_per_task, self._recipe.seed)
+        held_out = HeldOut(self._run, cluster, prompts, self._display, self._stages)
+        await held_out.before()
+        return held_out
+
+    async def _finish(self, step: int) -> int:
+        run = self._run
+        status = "done" if step == self._recipe.steps else "stopped"
+        summary = write_summary(run, status, step, self._stages.seconds())
+        await asyncio.to_thread(write_report, run.path, run.path / "report.html")
+        if status == "stopped":
+            return self._stopped(f"after step {step}; go on with: overread train --resume {run.path}")
+        show_summary(summary, self._display)
+        self._display.note(f"report: {run.path / 'report.html'}")
+        return EXIT_DONE
+
+    def _stopped(self, what: str) -> int:
+        self._run.event("stopped", signal=self._stop.signal_name)
+        self._display.note(f"stopped by {self._stop.signal_name} {what}")
+        return EXIT_STOPPED
+
+
+def _prompts(recipe: Recipe, data: Path, split: Split) -> list[Prompt]:
+    """The recipe's prompts of a split. Raises DataError when there are none."""
+    prompts = read_prompts(data, split, recipe.data.tasks)
+    if not prompts:
+        rule = f"must hold prompts of split {split} and tasks {', '.join(recipe.data.tasks)}"
+        raise DataError("data.path", rule, data, "look at it: overread data show PATH")
+    return prompts
+
+
+def place_run(recipe: Recipe) -> Placement:
+    """Cores of the run's processes. Raises ConfigError when the machine has too few."""
+    rollout, learner = recipe.rollout, recipe.learner
+    return place(usable_cores(), rollout.workers, rollout.cores_per_worker, learner.ranks, learner.cores)

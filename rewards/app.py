@@ -1,0 +1,210 @@
+"""create_app: the HTTP routes of the reward service.
+
+Role: authentication, body limits, status codes, the OpenAPI document; everything else is in service.py.
+Input: settings, a bearer token or None. Output: a FastAPI app that echoes and logs no text of a request.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import ValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+
+from rewards.problem import ProblemError, bad_request, too_large
+from rewards.scorer import Scorer
+from rewards.service import RewardService
+from rewards.settings import RewardServiceSettings
+from rewards.wire import (
+    Health,
+    Problem,
+    Readiness,
+    ScoreRequest,
+    ScoreResponse,
+    ScorerInfo,
+    ScorersResponse,
+    field_problems,
+)
+from schemas.base import Settings
+
+_VERSION = "1"  # of the wire format
+_REF = "#/components/schemas/{model}"
+_bearer = HTTPBearer(auto_error=False, description="asked for where the service has a token")
+_Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+
+
+def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"model": Problem} for status in statuses}
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body. Raises ProblemError 413 as soon as it is known to be over ``limit`` bytes."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared[:20]) > limit:
+        raise too_large("body", limit, "bytes")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise too_large("body", limit, "bytes")
+    return bytes(body)
+
+
+def scorer_info(scorer: Scorer[Settings]) -> ScorerInfo:
+    """What ``/v1/scorers`` tells about a scorer."""
+    return ScorerInfo(
+        name=scorer.name,
+        version=scorer.version,
+        tier=scorer.tier,
+        tasks=tuple(sorted(scorer.tasks)),
+        range=scorer.range,
+        direction=scorer.direction,
+        needs=scorer.needs,
+        params=scorer.params().model_dump(),
+        summary=scorer.summary,
+    )
+
+
+def _add_errors(app: FastAPI, service: RewardService) -> None:
+    @app.exception_handler(ProblemError)
+    async def on_problem(request: Request, problem: ProblemError) -> JSONResponse:
+        if request.url.path == "/v1/score":
+            service.metrics.count_reply(problem.status)
+        return JSONResponse(problem.body.model_dump(), status_code=problem.status, headers=problem.headers)
+
+    @app.exception_handler(HTTPException)
+    async def on_http_exception(_: Request, error: HTTPException) -> JSONResponse:
+        # Unknown path or method; the framework's own body has another shape.
+        body = Problem(code=f"http_{error.status_code}", message=str(error.detail))
+        return JSONResponse(body.model_dump(), status_code=error.status_code, headers=error.headers)
+
+
+def _add_probes(app: FastAPI, service: RewardService) -> None:
+    @app.get("/healthz", summary="The process answers", tags=["probes"])
+    async def healthz() -> Health:
+        return Health(status="ok")
+
+    @app.get(
+        "/readyz",
+        summary="Each scorer's state and remedy; 503 until requests are answered",
+        tags=["probes"],
+        response_model=Readiness,
+        responses={503: {"model": Readiness}},
+    )
+    async def readyz() -> JSONResponse:
+        readiness = service.readiness()
+        return JSONResponse(readiness.model_dump(), status_code=200 if readiness.ready else 503)
+
+
+def _add_routes(
+    app: FastAPI, service: RewardService, settings: RewardServiceSettings, check_token: Callable[..., None]
+) -> None:
+    guarded = [Depends(check_token)]
+
+    @app.post(
+        "/v1/score",
+        summary="Score completions against their references",
+        tags=["scores"],
+        dependencies=guarded,
+        response_model=ScoreResponse,
+        responses=_documented(401, 413, 422, 429, 503),
+        # The body is read by hand: authorised first, bounded, parsed by pydantic without echoing what it refuses.
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": {"$ref": _REF.format(model="ScoreRequest")}}},
+            }
+        },
+    )
+    async def score(request: Request) -> Response:
+        service.check_ready()
+        body = await read_body(request, settings.max_body_bytes)
+        try:
+            parsed = ScoreRequest.model_validate_json(body)
+        except ValidationError as error:
+            # "from None": the chain would carry the request into a log.
+            raise bad_request(field_problems(error)) from None
+        response = await service.score(parsed)
+        service.metrics.count_reply(200)
+        return Response(response.model_dump_json(), media_type="application/json")
+
+    @app.get(
+        "/v1/scorers", summary="What can be scored", tags=["scores"], dependencies=guarded, responses=_documented(401)
+    )
+    async def list_scorers() -> ScorersResponse:
+        return ScorersResponse(scorers=tuple(scorer_info(scorer) for scorer in service.scorers.values()))
+
+    @app.get(
+        "/metrics",
+        summary="Prometheus metrics",
+        tags=["probes"],
+        dependencies=guarded,
+        response_class=PlainTextResponse,
+        responses=_documented(401),
+    )
+    async def metrics() -> PlainTextResponse:
+        return PlainTextResponse(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+
+def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            # The request's model is not a route's parameter (read_body), so it is added here.
+            _, definitions = models_json_schema([(ScoreRequest, "validation")], ref_template=_REF)
+            schema["components"]["schemas"].update(definitions["$defs"])
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    return document
+
+
+def create_app(
+    settings: RewardServiceSettings,
+    token: str | None,
+    *,
+    scorers: dict[str, Scorer[Any]] | None = None,
+    on_ready: Callable[[], None] | None = None,
+) -> FastAPI:
+    """The reward service as an ASGI app.
+
+    Args:
+        settings: limits and parameter defaults.
+        token: what ``Authorization: Bearer`` must carry; None asks for nothing.
+        scorers: instead of those in ``rewards/scorers``.
+        on_ready: called once, on the event loop, when requests are answered.
+    """
+    service = RewardService(settings, scorers, on_ready)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.close()
+
+    def check_token(credentials: _Credentials) -> None:
+        if token is None:
+            return
+        given = credentials.credentials if credentials is not None else ""
+        if not hmac.compare_digest(given.encode(), token.encode()):
+            raise ProblemError(401, "unauthorized", "send the service's token as Authorization: Bearer")
+
+    app = FastAPI(
+        title="Overread reward service",
+        version=_VERSION,
+        description="Scores radiology reports and boxes. A failure is an error with a code, never a number.",
+        lifespan=lifespan,
+    )
+    _add_errors(app, service)
+    _add_probes(app, service)
+    _add_routes(app, service, settings, check_token)
+    app.openapi = _openapi(app)  # type: ignore[method-assign]
+    return app

@@ -1,0 +1,284 @@
+"""RewardClient: asks the reward service for a group's scores, and waits out its outages.
+
+Role: the only way from a RolloutGroup to its scores. One request a group, pooled connections.
+Input: a group, scorer names, parameters. Output: the group with scores and errors filled in, or a RewardError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import httpx
+import stamina
+from pydantic import ValidationError
+
+from rewards.wire import Item, ItemReference, ItemResult, Problem, ReferenceBox, ScoreRequest, ScoreResponse
+from schemas.errors import DeadlineError, RewardError
+from schemas.group import Completion, RolloutGroup
+from schemas.prompt import Reference
+
+_CONNECTIONS = 64
+_CONNECT_S = 5.0
+_FIRST_WAIT_S = 0.1
+_LONGEST_WAIT_S = 2.0  # between two attempts: an outage's end is noticed this soon
+_JITTER_S = 0.5  # spreads the groups that wait for the same service
+_LONGEST_RETRY_AFTER_S = 30.0
+_READY_POLL_S = 0.1
+
+_REFUSALS = {401: "unauthorized", 403: "unauthorized", 413: "too_large"}
+
+
+@dataclass(frozen=True)
+class Retry:
+    """One failed attempt that will be tried again; tells of an outage without any text of the group.
+
+    Attributes:
+        cause: unreachable, slow, busy, not_ready or server_error.
+        attempt: which attempt of this request failed, from 1.
+        waited_s: seconds since the request's first attempt.
+    """
+
+    address: str
+    cause: str
+    attempt: int
+    waited_s: float
+
+
+class _TransientError(Exception):
+    """An attempt that may go better next time."""
+
+    def __init__(self, cause: str, address: str, retry_after_s: float | None = None) -> None:
+        self.cause = cause
+        self.address = address
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{cause} at {address}")
+
+
+def _backoff(error: Exception) -> bool | float:
+    """stamina's hook: retry at all, and after how long where the service said so."""
+    if not isinstance(error, _TransientError):
+        return False
+    if error.retry_after_s is None:
+        return True
+    return error.retry_after_s + random.uniform(0.0, _JITTER_S)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    given = response.headers.get("retry-after", "")
+    return min(float(given), _LONGEST_RETRY_AFTER_S) if given.isdecimal() else None
+
+
+def wire_reference(reference: Reference) -> ItemReference:
+    """A prompt's reference as it travels."""
+    boxes = reference.boxes
+    return ItemReference(
+        boxes=None if boxes is None else tuple(ReferenceBox(box=b.corners, label=b.label) for b in boxes),
+        report=reference.report,
+        labels=reference.labels,
+    )
+
+
+def group_request(
+    group: RolloutGroup, scorers: Sequence[str], params: Mapping[str, Mapping[str, float]]
+) -> ScoreRequest:
+    """The one request of a group; an item's id is its completion's index."""
+    prompt = group.prompt
+    reference = wire_reference(prompt.reference)
+    # The paper's sign that a question wants a reasoning trace.
+    thinking = prompt.question.rstrip().endswith("/think")
+    items = tuple(
+        Item(
+            id=str(index),
+            task=prompt.task,
+            completion=completion.text,
+            box_format=prompt.box_format,
+            reference=reference,
+            question=prompt.question,
+            thinking=thinking,
+            token_count=len(completion.token_ids),
+            finish_reason=completion.finish_reason,
+        )
+        for index, completion in enumerate(group.completions)
+    )
+    return ScoreRequest(items=items, scorers=tuple(scorers), params={name: dict(p) for name, p in params.items()})
+
+
+def _scored(completion: Completion, result: ItemResult) -> Completion:
+    return completion.model_copy(update={"scores": result.scores, "errors": result.errors})
+
+
+class RewardClient:
+    """Asks one or more equal services, one after the other.
+
+    Args:
+        addresses: base URLs.
+        token: the services' bearer token, or None.
+        deadline_s: seconds until a group's scores must be there, retries included.
+        on_retry: told of every failed attempt that will be repeated, e.g. to record an outage.
+    """
+
+    def __init__(
+        self,
+        addresses: Sequence[str],
+        token: str | None,
+        deadline_s: float,
+        *,
+        on_retry: Callable[[Retry], None] | None = None,
+    ) -> None:
+        if not addresses:
+            raise ValueError("a RewardClient needs at least one address")
+        self._addresses = [address.rstrip("/") for address in addresses]
+        self._next_address = itertools.cycle(self._addresses)
+        self._deadline_s = deadline_s
+        self._on_retry = on_retry
+        self._http = httpx.AsyncClient(
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            # An attempt gets half the deadline, so that a hung service leaves time to ask again, or another one.
+            timeout=httpx.Timeout(deadline_s / 2, connect=min(_CONNECT_S, deadline_s / 2), pool=deadline_s),
+            # A proxy of the environment is for the way out; the services are inside, most often on loopback.
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Closes the pooled connections."""
+        await self._http.aclose()
+
+    async def score_group(
+        self, group: RolloutGroup, scorers: Sequence[str], params: Mapping[str, Mapping[str, float]]
+    ) -> RolloutGroup:
+        """The group with each completion's scores and errors, and ``score_s``.
+
+        Every scorer is in a completion's ``scores`` or in its ``errors``; no number is ever made up.
+
+        Raises:
+            RewardError: the deadline passed (code of the last failed attempt, or ``deadline``), the service refused
+                the request (``bad_request``, ``unauthorized``, ``too_large``), or its reply does not fit the request
+                (``bad_reply``).
+        """
+        if not group.completions:
+            return group
+        started = time.monotonic()
+        request = group_request(group, scorers, params)
+        response = await self._post(request.model_dump_json().encode())
+        results = _check_reply(request, response)
+        completions = tuple(_scored(c, r) for c, r in zip(group.completions, results, strict=True))
+        return group.model_copy(update={"completions": completions, "score_s": time.monotonic() - started})
+
+    async def wait_ready(self, deadline_s: float) -> None:
+        """Waits until every service answers requests with our token.
+
+        Raises:
+            DeadlineError: one was not ready in ``deadline_s`` seconds.
+            RewardError: one refuses the token.
+        """
+        started = time.monotonic()
+        for address in self._addresses:
+            state = "no answer"
+            try:
+                async with asyncio.timeout(max(0.0, started + deadline_s - time.monotonic())):
+                    while True:
+                        state = await self._ready_state(address)
+                        if state == "ready":
+                            break
+                        await asyncio.sleep(_READY_POLL_S)
+            except TimeoutError:
+                raise DeadlineError(
+                    f"the reward service to be ready (last: {state})",
+                    address,
+                    time.monotonic() - started,
+                    "look at its /readyz and its log, then start the run again",
+                ) from None
+
+    async def _ready_state(self, address: str) -> str:
+        try:
+            response = await self._http.get(f"{address}/readyz")
+            if response.status_code != 200:
+                return f"HTTP {response.status_code}"
+            # /readyz asks for no token; a wrong one must show now, not at the first group.
+            allowed = await self._http.get(f"{address}/v1/scorers")
+        except httpx.TransportError as error:
+            return type(error).__name__
+        if allowed.status_code in _REFUSALS:
+            raise _refusal(allowed)
+        return "ready"
+
+    async def _post(self, content: bytes) -> ScoreResponse:
+        started = time.monotonic()
+        last: _TransientError | None = None
+        attempts = 0
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                async for attempt in stamina.retry_context(
+                    on=_backoff,
+                    attempts=None,
+                    timeout=None,
+                    wait_initial=_FIRST_WAIT_S,
+                    wait_max=_LONGEST_WAIT_S,
+                    wait_jitter=_JITTER_S,
+                ):
+                    with attempt:
+                        attempts += 1
+                        try:
+                            return await self._post_once(next(self._next_address), content)
+                        except _TransientError as failure:
+                            last = failure
+                            if self._on_retry is not None:
+                                waited_s = time.monotonic() - started
+                                self._on_retry(Retry(failure.address, failure.cause, attempts, waited_s))
+                            raise
+        except TimeoutError:
+            pass
+        cause = "no reply yet" if last is None else f"last: {last}"
+        raise RewardError(
+            "deadline" if last is None or last.cause == "slow" else last.cause,
+            f"no scores within {self._deadline_s:g} s from {', '.join(self._addresses)}; {attempts} attempts; {cause}",
+        )
+
+    async def _post_once(self, address: str, content: bytes) -> ScoreResponse:
+        try:
+            response = await self._http.post(
+                f"{address}/v1/score", content=content, headers={"Content-Type": "application/json"}
+            )
+        except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
+            raise _TransientError("slow", address) from None
+        except httpx.TransportError:
+            raise _TransientError("unreachable", address) from None
+        if response.status_code == 429:
+            raise _TransientError("busy", address, _retry_after(response))
+        if response.status_code == 503:
+            raise _TransientError("not_ready", address, _retry_after(response))
+        if response.status_code >= 500:
+            raise _TransientError("server_error", address)
+        if response.status_code != 200:
+            raise _refusal(response)
+        try:
+            return ScoreResponse.model_validate_json(response.content)
+        except ValidationError as error:
+            raise RewardError("bad_reply", f"{address}: {error.error_count()} fields do not fit the contract") from None
+
+
+def _refusal(response: httpx.Response) -> RewardError:
+    """What a 4xx says; only our own service's words, which hold no text."""
+    try:
+        message = Problem.model_validate_json(response.content).message
+    except ValidationError:
+        message = "no explanation"
+    code = _REFUSALS.get(response.status_code, "bad_request")
+    return RewardError(code, f"{response.request.url}: HTTP {response.status_code}: {message}")
+
+
+def _check_reply(request: ScoreRequest, response: ScoreResponse) -> tuple[ItemResult, ...]:
+    """The results, if they are the ones that were asked for."""
+    if [result.id for result in response.results] != [item.id for item in request.items]:
+        raise RewardError("bad_reply", "the results are not those of the items, in their order")
+    for result in response.results:
+        for name in request.scorers or ():
+            if (name in result.scores) == (name in result.errors):
+                raise RewardError("bad_reply", f"item {result.id} must have either a score or an error of {name}")
+    return response.results

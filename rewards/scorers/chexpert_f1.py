@@ -1,0 +1,52 @@
+"""chexpert_f1: do a report and its reference name the same findings?
+
+Role: the clinical report score that needs no weights; labels come from rewards/chexpert_labels.py.
+Input: answer and reference report. Output: F1 over the positive ones of the 14 CheXpert observations, 0-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from rewards.chexpert_labels import label_report, positives
+from rewards.scorer import NoParams, ScoreItem, Scorer
+from schemas.group import Score, ScoreError
+
+
+def f1(predicted: Set[str], reference: Set[str]) -> float:
+    """2tp / (2tp + fp + fn); 1 if neither side has a positive, 0 if only one has."""
+    if not predicted and not reference:
+        return 1.0
+    return 2.0 * len(predicted & reference) / (len(predicted) + len(reference))
+
+
+def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
+    """One score an item."""
+    # A group's completions share one reference: it is labelled once.
+    labels = {text: positives(label_report(text)) for text in {item.reference.report or "" for item in items}}
+    results: list[Score | ScoreError] = []
+    for item in items:
+        reference = labels[item.reference.report or ""]
+        predicted = positives(label_report(item.answer))
+        hits = len(predicted & reference)
+        details = {
+            "true_positives": hits,
+            "false_positives": len(predicted) - hits,
+            "false_negatives": len(reference) - hits,
+        }
+        # A blank answer is no report without findings.
+        results.append(Score(value=f1(predicted, reference) if item.answer else 0.0, details=details))
+    return results
+
+
+SCORER = Scorer(
+    name="chexpert_f1",
+    version="1",
+    tasks=frozenset({"report"}),
+    range=(0.0, 1.0),
+    direction="higher",
+    needs=("reference.report",),
+    params=NoParams,
+    score=score,
+    summary="F1 over the positive CheXpert observations, labelled by rules",
+)

@@ -1,0 +1,87 @@
+"""rouge_l: longest common subsequence of words between a report and its reference.
+
+Role: the plainest report score. Words and stems are rouge-score's; the subsequence is counted in linear memory.
+Input: answer and reference report, all of both. Output: ROUGE-L F1 (Lin 2004), 0-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache
+from typing import cast
+
+from rewards.scorer import NoParams, ScoreItem, Scorer
+from schemas.group import Score, ScoreError
+
+_STEMS = 65_536  # words kept with their stems; the vocabulary of reports is smaller
+
+
+@cache
+def _tokenize() -> Callable[[str], list[str]]:
+    # Imported on first use: rouge-score brings nltk, seconds and 100 MB that a process without scoring must not pay.
+    from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
+    from rouge_score.tokenize import tokenize
+
+    class CachedStemmer:
+        """Porter stems of words seen before; stemming is most of this scorer's time."""
+
+        stem = staticmethod(lru_cache(_STEMS)(PorterStemmer().stem))
+
+    stemmer = CachedStemmer()
+    return lambda text: cast("list[str]", tokenize(text, stemmer))
+
+
+def words(text: str) -> list[str]:
+    """Lower-case alphanumeric words, stemmed where longer than three letters: rouge-score with ``use_stemmer=True``."""
+    return _tokenize()(text)
+
+
+def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """Length of the longest common subsequence.
+
+    Bit-parallel (Hyyrö 2004, "Bit-parallel LCS-length computation revisited"): a row of the table is one integer, so
+    memory is linear. rouge-score's own table of two long texts would fill the memory.
+    """
+    positions: dict[str, int] = {}
+    for index, word in enumerate(first):
+        positions[word] = positions.get(word, 0) | 1 << index
+    ones = (1 << len(first)) - 1
+    row = ones
+    for word in second:
+        matches = row & positions.get(word, 0)
+        row = ((row + matches) | (row - matches)) & ones
+    return len(first) - row.bit_count()
+
+
+def rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> tuple[float, float, float]:
+    """(F1, precision, recall) of two lists of words; 0 where either is empty."""
+    common = common_subsequence(reference, prediction)
+    if common == 0:
+        return 0.0, 0.0, 0.0
+    precision, recall = common / len(prediction), common / len(reference)
+    return 2.0 * precision * recall / (precision + recall), precision, recall
+
+
+def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
+    """One score an item."""
+    # A group's completions share one reference: its words are made once.
+    reference_words = {text: words(text) for text in {item.reference.report or "" for item in items}}
+    results: list[Score | ScoreError] = []
+    for item in items:
+        f1, precision, recall = rouge_l(words(item.answer), reference_words[item.reference.report or ""])
+        results.append(Score(value=f1, details={"precision": precision, "recall": recall}))
+    return results
+
+
+SCORER = Scorer(
+    name="rouge_l",
+    version="1",
+    tasks=frozenset({"report", "conversation"}),
+    range=(0.0, 1.0),
+    direction="higher",
+    needs=("reference.report",),
+    params=NoParams,
+    score=score,
+    load=_tokenize,
+    summary="F1 of the longest common subsequence of stemmed words",
+)

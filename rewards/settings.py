@@ -1,0 +1,92 @@
+"""RewardServiceSettings: which scores make the reward, where the service is, and what it accepts.
+
+Role: the ``[rewards]`` table of a recipe and the file that ``rewards serve --config`` reads.
+Input: TOML values. Output: a frozen model; wrong names and signs are refused here, before anything starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from rewards.scorers.registry import scorers
+from schemas.base import Settings
+from schemas.prompt import Task
+
+
+class RewardServiceSettings(Settings):
+    """Settings of the reward service and of its clients."""
+
+    addresses: tuple[str, ...] = Field(
+        default=(), description="base URLs of running services; empty: the run starts and supervises a local one"
+    )
+    token_file: Path | None = Field(
+        default=None, description="file that holds the services' bearer token; a local service gets one of its own"
+    )
+    deadline_s: float = Field(
+        default=120.0,
+        gt=0.0,
+        description="seconds until a group's scores must be there, retries included; longer than a service's restart",
+    )
+    weights: dict[Task, dict[str, float]] = Field(
+        default={
+            "report": {"rouge_l": 0.5, "chexpert_f1": 0.5, "prior_references": -0.25},
+            "grounding": {"soft_f1": 1.0},
+        },
+        description="task -> scorer -> weight of its score in the reward; negative where a lower score is better, "
+        "0 = scored and recorded only",
+    )
+    params: dict[str, dict[str, float]] = Field(
+        default={}, description="scorer -> parameter -> value, e.g. soft_f1.empty_match_value"
+    )
+    max_body_bytes: int = Field(
+        default=16 * 2**20, gt=0, description="bytes of a request's body; more is answered 413 (bounds memory)"
+    )
+    max_items: int = Field(default=1024, gt=0, description="items of a request; more is answered 413")
+    max_text_chars: int = Field(
+        default=50_000, gt=0, description="characters of one text; more is answered 413; far above any answer's length"
+    )
+    max_pending_items: int = Field(
+        default=8192, gt=0, description="items waiting or being scored; a request beyond it is answered 429"
+    )
+
+    @model_validator(mode="after")
+    def _weights_make_sense(self) -> RewardServiceSettings:
+        for task, weights in self.weights.items():
+            if not any(weights.values()):
+                raise ValueError(f"weights.{task}: name at least one scorer with a weight other than 0")
+            for name, weight in weights.items():
+                self._check_weight(f"weights.{task}.{name}", task, name, weight)
+        return self
+
+    @model_validator(mode="after")
+    def _params_are_known(self) -> RewardServiceSettings:
+        for name, params in self.params.items():
+            self._check_name(f"params.{name}", name)
+            if name in scorers():
+                scorers()[name].params.model_validate(params)
+        return self
+
+    def _check_name(self, field: str, name: str) -> None:
+        # Somebody else's service may have scorers that this version does not know.
+        if name in scorers() or self.addresses:
+            return
+        nearest = difflib.get_close_matches(name, scorers(), n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(scorers())}"
+        raise ValueError(f"{field}: there is no such scorer; {hint}")
+
+    def _check_weight(self, field: str, task: Task, name: str, weight: float) -> None:
+        self._check_name(field, name)
+        if not math.isfinite(weight):
+            raise ValueError(f"{field}: a weight must be finite")
+        scorer = scorers().get(name)
+        if scorer is None:
+            return
+        if task not in scorer.tasks:
+            raise ValueError(f"{field}: {name} does not score the task {task}")
+        if weight * (1.0 if scorer.direction == "higher" else -1.0) < 0.0:
+            sign = "positive" if scorer.direction == "higher" else "negative"
+            raise ValueError(f"{field}: {name} is better when {scorer.direction}, so its weight must be {sign}")
