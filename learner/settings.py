@@ -34,7 +34,9 @@ class LearnerSettings(Settings):
         default=1, ge=1, description="optimiser updates a step (paper: 4), equal mini-batches"
     )
     micro_batch_tokens: int = Field(
-        default=16384, ge=1, description="padded tokens per forward and rank; bounds memory, changes no result"
+        default=4096,
+        ge=1,
+        description="padded tokens per forward and rank, one group at least; bounds memory, changes no result",
     )
     gradient_checkpointing: bool = Field(
         default=False, description="recompute activations in backward: less memory, about a third more time"

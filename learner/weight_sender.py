@@ -7,6 +7,7 @@ Tied weights go once, under the name that the checkpoint has.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,12 +46,20 @@ def _bucket_plan(parameters: list[tuple[str, torch.nn.Parameter]]) -> list[list[
 
 def gathered(policy: Policy) -> Iterator[list[tuple[str, Tensor]]]:
     """Collective: whole parameters, a bucket at a time, valid until the next bucket is asked for."""
-    import deepspeed
-
     for bucket in _bucket_plan(checkpoint_parameters(policy)):
         sharded = [p for _, p in bucket if hasattr(p, "ds_id")]
-        with deepspeed.zero.GatheredParameters(sharded, enabled=bool(sharded)):
+        with _whole(sharded):
             yield [(name, parameter.detach()) for name, parameter in bucket]
+
+
+def _whole(sharded: list[torch.nn.Parameter]) -> AbstractContextManager[None]:
+    """Inside, the parameters that ZeRO-3 sharded are whole."""
+    if not sharded:
+        return nullcontext()
+    from deepspeed.zero import GatheredParameters
+
+    context: AbstractContextManager[None] = GatheredParameters(sharded)
+    return context
 
 
 def weight_buckets(policy: Policy, version: int, rank: int) -> list[WeightBucket]:

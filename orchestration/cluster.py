@@ -208,7 +208,8 @@ class Cluster:
         return Push(version, seconds, max(r.pause_s for r in reports), sum(r.bytes for r in reports), gap)
 
     async def _canary_gap(self, learner: LearnerGroup, worker: Worker, prompt: Prompt, version: int) -> float:
-        sampling = Sampling(temperature=0.0, max_tokens=_CANARY_TOKENS)
+        # Not greedy: only of a sampled token does the engine report a probability that the learner can mirror.
+        sampling = Sampling(temperature=1.0, max_tokens=_CANARY_TOKENS)
         order = GroupOrder(f"canary-{version}", prompt, 0, 0, sampling, 1)
         summary, group = worker.actor.generate.options(num_returns=2).remote(order)
         made = await self.waits.wait("canary", worker.name, "the push is refused", resolve(summary))

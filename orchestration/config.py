@@ -176,6 +176,9 @@ def _refuse_unknown(tree: Mapping[str, Any], model: type[BaseModel], prefix: str
     for name, value in tree.items():
         if name not in model.model_fields:
             full = f"{prefix}{name}"
+            while isinstance(value, Mapping) and value:  # of an unknown section its first key says more
+                first, value = next(iter(cast("Mapping[str, Any]", value).items()))
+                full = f"{full}.{first}"
             remedy = f"the nearest known key is {nearest_key(full)}"
             raise ConfigError(full, "unknown recipe key", _shown(value), remedy)
         section = _section_model(model.model_fields[name].annotation)

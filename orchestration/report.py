@@ -25,6 +25,7 @@ from orchestration.report_curves import curve_sections, number_table
 from orchestration.report_films import MAX_FILMS, choose_films
 from orchestration.report_source import EvaluationSummary, Row, RunRecord, Summary, read_run
 from orchestration.statistics import Interval
+from rewards.scorers.registry import scorers
 from schemas.errors import ConfigError
 
 _EVENTS_A_KIND = 5  # of each kind the first ones are listed; the rest is counted
@@ -39,6 +40,7 @@ class MetricRow:
     before: Interval | None
     after: Interval | None
     difference: Interval | None
+    lower_is_better: bool
     mark: Markup
 
 
@@ -108,7 +110,7 @@ def render(record: RunRecord) -> str:
             verdict=verdict(summary.eval),
             missing=_all_missing(record),
             metric_rows=metric_rows(summary.eval),
-            sections=curve_sections(record.metrics, record.config.get("canary_tolerance")),
+            sections=curve_sections(record.metrics, _section(record.config, "bounds").get("logprob_gap")),
             numbers=number_table(record.metrics),
             bounds=summary.bounds,
             films=films,
@@ -117,6 +119,7 @@ def render(record: RunRecord) -> str:
             total_s=_total_s(summary),
             events=_event_rows(record.events),
             event_kinds=_event_kinds(record.events),
+            drops=sorted(summary.groups.dropped_by_cause.items()),
             versions=sorted(summary.versions.items()),
             command=summary.command,
             config_text=record.config_text,
@@ -171,13 +174,19 @@ def facts(record: RunRecord) -> list[tuple[str, str]]:
     group_size = _section(config, "rollout").get("group_size")
     groups = config.get("groups_per_step")
     rows = [
-        ("Model", config.get("model")),
+        ("Model", summary.model or config.get("model")),
         ("Steps", None if done is None else f"{done} of {planned}" if planned else str(done)),
         ("Per step", f"{groups} prompts × {group_size} completions" if groups and group_size else None),
         ("Duration", duration(_total_s(summary)) if summary.seconds else None),
-        ("Machine", summary.machine),
+        ("Machine", _machine(summary)),
     ]
     return [(name, str(value)) for name, value in rows if value is not None]
+
+
+def _machine(summary: Summary) -> str | None:
+    cores, memory = summary.machine.get("cores"), summary.machine.get("memory_gib")
+    parts = [f"{_shown(cores)} cores" if cores else "", f"{_shown(memory)} GiB" if memory else ""]
+    return ", ".join(part for part in parts if part) or None
 
 
 def _section(config: Row, name: str) -> Row:
@@ -226,8 +235,9 @@ def metric_rows(evaluation: EvaluationSummary) -> list[MetricRow]:
     rows = []
     for name in names:
         change = evaluation.difference.get(name)
+        lower = name in scorers() and scorers()[name].direction == "lower"
         mark = Markup("") if change is None else difference_mark(change.mean, *change.ci95, reach)
-        rows.append(MetricRow(name, evaluation.before.get(name), evaluation.after.get(name), change, mark))
+        rows.append(MetricRow(name, evaluation.before.get(name), evaluation.after.get(name), change, lower, mark))
     return rows
 
 

@@ -67,8 +67,12 @@ class _Columns:
         known = [[v for row in part if (v := _finite(row.get(name))) is not None] for part in self._parts]
         return [join(values) if values else None for values in known]
 
-    def has(self, *names: str) -> bool:
-        return any(_finite(row.get(name)) is not None for row in self._rows for name in names)
+    def count(self, name: str) -> int:
+        """Steps that have the metric."""
+        return sum(_finite(row.get(name)) is not None for row in self._rows)
+
+    def has(self, name: str) -> bool:
+        return self.count(name) > 0
 
 
 def _finite(value: object) -> float | None:
@@ -91,7 +95,7 @@ def curve_sections(rows: Sequence[Row], gap_bound: float | None = None) -> list[
     """All sections that have at least one chart.
 
     Args:
-        gap_bound: the recipe's tolerance for the log-probability gap, in nats.
+        gap_bound: the recipe's bound on the log-probability gap, in nats; drawn where there is one.
     """
     if not rows:
         return []
@@ -157,12 +161,17 @@ def _earning(columns: _Columns) -> tuple[Chart, ...]:
     for name in sorted(n for n in columns.names if n.startswith("score/") and n.endswith("/mean")):
         charts += _trend(columns, name, name.removeprefix("score/").removesuffix("/mean"))
     for name in sorted(n for n in columns.names if n.startswith("eval/")):
-        charts += _several(columns, name, [(name, "held-out")])
+        if columns.count(name) > 1:  # a run without evaluations in between has before and after, which the table shows
+            charts += _several(columns, name.removeprefix("eval/"), [(name, "held-out")])
     return tuple(charts)
 
 
 def _learning(columns: _Columns, gap_bound: float | None) -> tuple[Chart, ...]:
-    gaps = [("logprob_gap/max", "tokens of the current version"), ("policy_gap/max", "older tokens")]
+    gaps = [
+        ("logprob_gap/max", "tokens of the current version"),
+        ("policy_gap/max", "older tokens"),
+        ("push/canary_gap", "canary after the push"),
+    ]
     groups = [("groups/zero_advantage", "without advantage"), ("groups/dropped", "dropped")]
     staleness = [("staleness/max", "oldest token"), ("staleness/mean", "mean")]
     return (

@@ -50,6 +50,12 @@ class EvaluationSummary(_Part):
     difference: dict[str, Interval] = Field(default_factory=dict)
 
 
+class GroupCounts(_Part):
+    """How many groups were dropped, by cause."""
+
+    dropped_by_cause: dict[str, int] = Field(default_factory=dict)
+
+
 class Summary(_Part):
     """``summary.json``; every part may be missing."""
 
@@ -59,8 +65,10 @@ class Summary(_Part):
     seconds: dict[str, float] = Field(default_factory=dict)
     eval: EvaluationSummary = Field(default_factory=EvaluationSummary)
     bounds: list[Bound] = Field(default_factory=list)
+    groups: GroupCounts = Field(default_factory=GroupCounts)
     versions: dict[str, str] = Field(default_factory=dict)
-    machine: str | None = None
+    model: str | None = None
+    machine: dict[str, float | str | None] = Field(default_factory=dict)
     command: str | None = None
 
 
@@ -112,9 +120,16 @@ def read_run(run_dir: Path) -> RunRecord:
 
 
 def surviving_steps(rows: list[Row]) -> list[Row]:
-    """One row a step of the history that survived: abandoned rows are left out, of repeated steps the last counts."""
-    by_step = {row["step"]: row for row in rows if isinstance(row.get("step"), int) and not row.get("abandoned")}
-    return [by_step[step] for step in sorted(by_step)]
+    """One row a step of the history that survived.
+
+    Rows marked abandoned are left out. A step that comes again was restored to: what lay behind it is abandoned too.
+    """
+    kept: list[Row] = []
+    for row in rows:
+        if isinstance(row.get("step"), int) and not row.get("abandoned"):
+            kept = [earlier for earlier in kept if earlier["step"] < row["step"]]
+            kept.append(row)
+    return kept
 
 
 def _text(path: Path, what: str, missing: list[str]) -> str:

@@ -59,21 +59,23 @@ def draw_film(anatomy: Anatomy, findings: Sequence[Finding], rng: np.random.Gene
     Returns:
         The film; its boxes are tight around the drawn masks, to the pixel.
     """
+    # Separate streams: a finding must not change the grain of the rest.
+    texture_rng, finding_rng, exposure_rng = rng.spawn(3)
     enlarged = any(f.kind == "cardiomegaly" for f in findings)
     chest = _Chest(
         anatomy=anatomy,
         lungs={side: _soft(_lung_distance(anatomy, side)) for side in SIDES},
         heart=_heart_mask(anatomy, enlarged),
     )
-    image_HW = _draw_normal(chest, rng)
+    image_HW = _draw_normal(chest, texture_rng)
     boxes = []
     for finding in findings:
-        mask_HW = _draw_finding(image_HW, chest, finding, rng)
+        mask_HW = _draw_finding(image_HW, chest, finding, finding_rng)
         boxes.append(_tight_box(mask_HW, finding.kind))
     structures = {"heart": _tight_box(chest.heart, "heart")}
     for side in SIDES:
         structures[f"{side} lung"] = _tight_box(chest.lungs[side], f"{side} lung")
-    return Film(_expose(image_HW, rng), structures, tuple(boxes))
+    return Film(_expose(image_HW, exposure_rng), structures, tuple(boxes))
 
 
 def _soft(distance: NDArray[np.floating[Any]]) -> Plane:

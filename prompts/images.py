@@ -97,7 +97,11 @@ def _check_size(name: str, width: int, height: int) -> None:
 
 
 def _open_picture(name: str, stream: BinaryIO) -> Image.Image:
-    picture = Image.open(stream, formats=("PNG", "JPEG"))
+    try:
+        picture = Image.open(stream, formats=("PNG", "JPEG"))
+    except Image.DecompressionBombError as error:
+        rule = f"must have at most {MAX_PIXELS:,} pixels"
+        raise DataError(name, rule, "many more", "make it smaller") from error
     _check_size(name, *picture.size)
     return picture
 

@@ -32,7 +32,10 @@ _TRUTH_OF_TASK: dict[Task, str] = {
 }
 _SHOWN_FIELDS = ("task", "split", "box_format", "box_units")
 """Fields whose text an error may quote; of all other text it tells the length."""
-_SEE = "see the JSON lines example in the documentation"
+_SEE = (
+    'a line looks like {"id": "a1", "image": "a1.png", "task": "report", "question": "...", "report": "...", '
+    '"patient_id": "p1"}'
+)
 
 
 class RecordBox(Noun):

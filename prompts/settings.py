@@ -31,8 +31,3 @@ class DataSettings(Settings):
         min_length=1,
         description="tasks to train and evaluate on; prompts of other tasks are left out",
     )
-    evaluation_prompts: int = Field(
-        default=200,
-        ge=1,
-        description="held-out prompts of each evaluation; more narrow the interval and cost time",
-    )

@@ -36,10 +36,6 @@ class PromptSource:
         self._epoch = -1
         self._order: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
-    def __len__(self) -> int:
-        """Prompts an epoch."""
-        return len(self._prompts)
-
     def next(self) -> tuple[Prompt, int]:
         """The next prompt and the number of its epoch, from 0."""
         epoch, place = divmod(self._cursor, len(self._prompts))

@@ -49,7 +49,7 @@ _DOUBT_AFTER = _any(vocabulary.DOUBT_AFTER)
 _SCOPE_END = _any(vocabulary.SCOPE_END)
 _NOT_THIS_FILM = _any(vocabulary.NOT_THIS_FILM)
 _INSIDE_NOT = re.compile(r"\b(?:not|isn't|aren't|without)\b")
-_ALTERNATIVE = re.compile(r"\b(?:or|nor)\b")
+_ALTERNATIVE = re.compile(r"\b(?:or|nor)\b|/")
 _COORDINATION = re.compile(r"\b(?:or|nor|and)\b")
 # A list item that starts like this is a statement of its own, unless an "or" shows that the list goes on.
 _OWN_STATEMENT = re.compile(

@@ -77,7 +77,8 @@ MENTIONS: dict[str, tuple[str, ...]] = {
     ),
     "Edema": (
         r"(?<!tissue )(?<!subcutaneous )(?<!peripheral )o?edema",
-        r"(?:pulmonary )?(?:vascular|venous) (?:congestion|engorgement|redistribution|hypertension|prominence)",
+        r"(?:vascular|venous) (?:congestion|congestive changes|engorgement|redistribution|hypertension|prominence)"
+        r"(?! (?:appears?|is|are) (?:normal|within))",
         r"pulmonary congestion",
         r"congestive (?:heart )?(?:failure|changes?)|chf|(?:heart|cardiac) failure",
         r"cephalization",
@@ -194,7 +195,7 @@ NORMAL_FILM = (
 NEGATION_BEFORE = (
     r"(?:no|without|absence of|absent|negative for|free of|free from|clear of|lack of|resolution of|resolved|denies"
     r"|nor|neither|exclude[sd]|never|rather than|removal of|cleared of)",
-    r"(?:do|does|did|can|could) ?not (?:show|see|demonstrate|reveal|have|identify|appreciate|detect|contain|"
+    r"(?:do|does|did|can|could) ?not (?:appear|show|see|demonstrate|reveal|have|identify|appreciate|detect|contain|"
     r"visualize|suggest|find)",
     r"(?:is|are|was|were)(?: not|n't) (?:any|a|an)",
     r"not (?:a|an|any|seen|enlarged)",
@@ -251,5 +252,6 @@ SCOPE_END = (
 # A finding of the past or of the indication, not of this film.
 NOT_THIS_FILM = (
     r"(?:history|hx|h/o|family history) of",
+    r"(?:prior|previous|remote|old)(?= (?:\w+ )?(?:infecti|pneumoni|granulomat))",
     r"(?:indication|history|reason for (?:exam|examination)|clinical information)(?= ?:)",
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from rewards.scorer import Direction, ScoreItem, Tier
 from rewards.text import answer_of
@@ -83,10 +83,17 @@ class Item(_Wire):
         )
 
 
+def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
+    # Not min_length: that counts valid items only, and would report a second, untrue problem beside a wrong item.
+    if not items:
+        raise ValueError("needs at least one item")
+    return items
+
+
 class ScoreRequest(_Wire):
     """Items to score, by which scorers, with which parameters."""
 
-    items: tuple[Item, ...] = Field(min_length=1)
+    items: Annotated[tuple[Item, ...], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
     scorers: tuple[str, ...] | None = Field(
         default=None, description="names from /v1/scorers; left out: the service's own for each item's task"
     )

@@ -29,6 +29,7 @@ from schemas.group import Sampling
 
 MAX_PICTURES = 4  # a prompt: two films and their priors
 PICTURE_CACHE_GIB = 0.5  # pixel values that the engine keeps, so that a group sends its pictures once
+SHUTDOWN_GRACE_S = 2.0  # then the engine's process is killed; it holds nothing that outlives it
 BATCHED_TOKENS = 4096  # of one engine step, at least; whole prompts must fit (below)
 CPU_BLOCK_SIZE = 32  # tokens; the CPU kernels want multiples of 32, and 128 (the default) never shares a short prompt
 
@@ -116,7 +117,8 @@ class Engine:
 
     def close(self) -> None:
         """Stop the engine's process and wait for its end."""
-        self._llm.shutdown()
+        self._llm.shutdown(timeout=SHUTDOWN_GRACE_S)
+        del self._llm  # else its destructor runs, and fails, while the interpreter ends
 
     def _params(self, sampling: Sampling, seed: int) -> SamplingParams:
         return SamplingParams(

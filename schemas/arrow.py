@@ -215,10 +215,12 @@ def unpack_group(table: pa.Table) -> tuple[RolloutGroup, ProcessedPrompt]:
     group = table_to_groups(table)[0]
     shape = cast("list[int]", table["pixel_shape"][0].as_py())
     buffer = table["pixel_values_ND"][0].as_buffer()
+    pixels_ND = np.frombuffer(buffer, dtype=np.float32).reshape(shape)
+    pixels_ND.flags.writeable = False  # as it is anyway in a table from the object store
     grid = table["image_grid_thw_I3"][0].as_py()
     processed = ProcessedPrompt(
         input_ids_P=np.asarray(table["input_ids_P"][0].values.to_numpy(), dtype=np.int32),
-        pixel_values_ND=np.frombuffer(buffer, dtype=np.float32).reshape(shape),
+        pixel_values_ND=pixels_ND,
         image_grid_thw_I3=np.asarray(grid, dtype=np.int64).reshape(-1, 3),
     )
     return group, processed

@@ -18,7 +18,7 @@ FORBIDDEN = {
     "prompts": HEAVY | {"fastapi", "scipy"},
     "rewards": HEAVY,
     "learner": {"vllm", "ray", "fastapi"},
-    "rollout": {"deepspeed", "ray", "fastapi"},
+    "rollout": {"deepspeed", "ray"},  # vLLM itself imports fastapi; that we don't is an import contract
     # The driver: it moves references and numbers (promise 8), so it needs neither a model nor a tensor.
     "orchestration": HEAVY - {"ray"} | {"fastapi"},
 }

@@ -1,10 +1,11 @@
 """Cases for the learner's tests: a tiny model folder, groups with pictures, conversations.
 
-Input: seeds and sizes. Output: the real nouns (RolloutGroup, ProcessedPrompt, ProcessedConversation) with random content.
+Input: seeds and sizes. Output: the real nouns, with random content.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,6 @@ def make_model(folder: Path) -> str:
 
 def special_ids(model_path: str) -> dict[str, int]:
     """Ids of the vision tokens, from the folder's config."""
-    import json
-
     config = json.loads((Path(model_path) / "config.json").read_text())
     names = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
     return {name: int(config[name]) for name in names}

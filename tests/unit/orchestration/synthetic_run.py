@@ -26,7 +26,6 @@ model = "tiny"
 steps = 60
 groups_per_step = 16
 max_staleness = 1
-canary_tolerance = 0.001
 
 [rollout]
 group_size = 8
@@ -35,6 +34,9 @@ max_tokens = 64
 [learner]
 ranks = 1
 learning_rate = 0.0002
+
+[bounds]
+logprob_gap = 0.001
 """
 
 
@@ -136,8 +138,8 @@ def make_groups(films: Path, studies: int) -> tuple[list[RolloutGroup], list[Rol
         late = truth.replace("of normal size", "not enlarged") if number % 3 == 0 else truth
         before.append(group(grounding, _sentence(finding, loose), {"soft_f1": 0.36, "format": 1.0}, 0))
         after.append(group(grounding, _sentence(finding, tight), {"soft_f1": 0.74, "format": 1.0}, 60))
-        before.append(group(report, early, {"rouge_l": 0.48, "chexpert_f1": 0.5, "prior_references": 0.0}, 0))
-        after.append(group(report, late, {"rouge_l": 0.93, "chexpert_f1": 1.0, "prior_references": 1.0}, 60))
+        before.append(group(report, early, {"rouge_l": 0.48, "chexpert_f1": 0.5, "prior_references": 1.0}, 0))
+        after.append(group(report, late, {"rouge_l": 0.93, "chexpert_f1": 1.0, "prior_references": 0.0}, 60))
     return before, after
 
 
@@ -168,6 +170,8 @@ def metric_rows(steps: int) -> list[dict[str, float | int | None]]:
                 "grad_norm": 0.6 + rng.gamma(2, 0.1),
                 "logprob_gap/max": None if step % 9 == 0 else 10 ** rng.normal(-5.6, 0.2),
                 "policy_gap/max": None if step == 1 else 10 ** rng.normal(-1.2, 0.2),
+                "push/canary_gap": 10 ** rng.normal(-6.0, 0.2),
+                "eval/phantoms/soft_f1": None if step % 20 else 0.33 + 0.1 * gain,
                 "rollout/tokens_per_s": 3400 + rng.normal(0, 120),
                 "learner/tokens_per_s": 5100 + rng.normal(0, 200),
                 "completion/tokens_mean": 38 - 4 * gain + rng.normal(0, 1),
@@ -199,7 +203,8 @@ SUMMARY = {
     "name": "phantom-cpu",
     "status": "finished",
     "steps": 60,
-    "machine": "2 cores, 24 GiB, no GPU",
+    "model": "tiny",
+    "machine": {"cores": 2, "memory_gib": 23.5},
     "seconds": {
         "phantoms": 6.3,
         "tiny model": 1.8,
@@ -215,19 +220,19 @@ SUMMARY = {
             "soft_f1": {"mean": 0.331, "ci95": [0.301, 0.362], "n": 160},
             "rouge_l": {"mean": 0.562, "ci95": [0.540, 0.584], "n": 160},
             "chexpert_f1": {"mean": 0.611, "ci95": [0.566, 0.655], "n": 160},
-            "prior_references": {"mean": 0.744, "ci95": [0.675, 0.806], "n": 160},
+            "prior_references": {"mean": 0.256, "ci95": [0.194, 0.325], "n": 160},
         },
         "after": {
             "soft_f1": {"mean": 0.425, "ci95": [0.391, 0.459], "n": 160},
             "rouge_l": {"mean": 0.654, "ci95": [0.630, 0.677], "n": 160},
             "chexpert_f1": {"mean": 0.626, "ci95": [0.582, 0.670], "n": 160},
-            "prior_references": {"mean": 0.981, "ci95": [0.956, 1.0], "n": 160},
+            "prior_references": {"mean": 0.019, "ci95": [0.0, 0.044], "n": 160},
         },
         "difference": {
             "soft_f1": {"mean": 0.094, "ci95": [0.061, 0.127], "n": 160},
             "rouge_l": {"mean": 0.092, "ci95": [0.070, 0.114], "n": 160},
             "chexpert_f1": {"mean": 0.015, "ci95": [-0.021, 0.052], "n": 160},
-            "prior_references": {"mean": 0.237, "ci95": [0.169, 0.306], "n": 160},
+            "prior_references": {"mean": -0.237, "ci95": [-0.306, -0.169], "n": 160},
         },
     },
     "bounds": [
@@ -237,6 +242,7 @@ SUMMARY = {
         {"what": "slowest weight push", "measured": 0.61, "bound": 0.5, "unit": "s", "met": False},
         {"what": "driver's peak memory", "measured": 412, "bound": 1024, "unit": "MiB", "met": True},
     ],
+    "groups": {"by_state": {"trained": 960, "dropped": 3}, "dropped_by_cause": {"deadline": 2, "few_scores": 1}},
     "versions": {"overread": "0.1.0", "torch": "2.13.0", "vllm": "0.32.0", "deepspeed": "0.19.8", "ray": "2.60.0"},
     "command": "overread train recipes/phantom-cpu.toml",
 }
