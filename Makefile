@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(DEVICE)
 PYTEST := $(BIN)/python -m pytest
+STARTED := $(shell date +%s)
 BENCHMARKS = $(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))
 
 .PHONY: help setup demo test test-slow check format bench clean
@@ -24,7 +25,7 @@ $(READY): pyproject.toml scripts/setup.py constraints/$(DEVICE).txt constraints/
 	@touch $@
 
 demo: setup  ## the whole loop on this CPU: phantoms, warm start, RL, report.html
-	@$(BIN)/overread train recipes/phantom-cpu.toml
+	@OVERREAD_STARTED_AT=$(STARTED) $(BIN)/overread train recipes/phantom-cpu.toml
 
 test: setup  ## unit and integration tests
 	$(PYTEST) tests -m "not slow and not gpu"

@@ -56,9 +56,9 @@ def _whole(sharded: list[torch.nn.Parameter]) -> AbstractContextManager[None]:
     """Inside, the parameters that ZeRO-3 sharded are whole."""
     if not sharded:
         return nullcontext()
-    from deepspeed.zero import GatheredParameters
+    import deepspeed
 
-    context: AbstractContextManager[None] = GatheredParameters(sharded)
+    context: AbstractContextManager[None] = deepspeed.zero.GatheredParameters(sharded)
     return context
 
 

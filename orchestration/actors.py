@@ -73,7 +73,8 @@ class RolloutNode:
         log_path: Path,
     ) -> None:
         log_to(log_path)
-        pin(cores)
+        if cores:  # with a GPU the cores only feed it
+            pin(cores)
         from rollout.worker import RolloutWorker
 
         self._reward = reward
@@ -148,7 +149,8 @@ class LearnerRank:
         self, settings: LearnerSettings, model_path: str, rank: int, cores: Sequence[int], log_path: Path
     ) -> None:
         log_to(log_path)
-        pin(cores)
+        if cores:
+            pin(cores)
         self._settings = settings
         self._model_path = model_path
         self._rank = rank

@@ -62,7 +62,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the plan; run nothing.")] = False,
 ) -> None:
     """Train a policy with GRPO. `--key=value` and `--section.key=value` override the recipe."""
-    from orchestration.plan import check_plan, make_plan, show_plan
+    from orchestration.plan import check_plan, make_plan
 
     if (recipe is None) == (resume is None):
         raise ConfigError("train", "needs either RECIPE or --resume RUN_DIR", "both or none", "give one of them")
@@ -72,12 +72,10 @@ def train(
         raise typer.Exit(_resume(resume))
     assert recipe is not None
     resolved = load_recipe(recipe, _overrides(context.args))
-    plan = make_plan(resolved)
     if dry_run:
-        show_plan(plan, Console())
-        check_plan(plan)
+        _show_plan(resolved)
         return
-    check_plan(plan)
+    check_plan(make_plan(resolved))
     raise typer.Exit(_train(resolved, run_dir))
 
 
@@ -188,11 +186,18 @@ def report(
 @app.command(context_settings=_OVERRIDES, epilog="Example: `overread plan recipes/one-gpu.toml`")
 def plan(context: typer.Context, recipe: RecipeFile) -> None:
     """Print what a recipe would run where, and whether this machine has room for it."""
+    _show_plan(load_recipe(recipe, _overrides(context.args)))
+
+
+def _show_plan(recipe: Recipe) -> None:
     from orchestration.plan import check_plan, make_plan, show_plan
 
-    made = make_plan(load_recipe(recipe, _overrides(context.args)))
-    show_plan(made, Console())
-    check_plan(made)
+    made, console = make_plan(recipe), Console()
+    show_plan(made, console)
+    try:
+        check_plan(made)
+    except ConfigError as error:
+        console.print(f"[bold]no room here[/]: {error}")
 
 
 @app.command(epilog="Example: `overread doctor`")

@@ -8,6 +8,7 @@ The driver gets numbers and object references, never tensors (promise 8); every 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -44,6 +45,7 @@ FLOORS = {
     "shutdown": 20.0,
 }
 _CANARY_TOKENS = 8
+_CALLS_AT_ONCE = 4096  # of one rollout actor: its groups in flight, far above what the buffer's slots allow
 _FATAL_TO_WORKER = frozenset({"engine_dead", "weights_unknown"})
 
 
@@ -254,34 +256,49 @@ async def ray_session() -> AsyncIterator[None]:
 
 
 def learner_group(
-    settings: LearnerSettings, model_path: str, cores: Sequence[Sequence[int]], log_dir: Path, waits: Waits
+    settings: LearnerSettings,
+    model_path: str,
+    cores: Sequence[Sequence[int]],
+    gpu_share: float,
+    log_dir: Path,
+    waits: Waits,
 ) -> LearnerGroup:
-    """Create the learner's actors; ``LearnerGroup.start`` starts them."""
-    gpus = 1 if settings_use_gpu() else 0
+    """Create the learner's actors; ``LearnerGroup.start`` starts them.
+
+    Args:
+        cores: of each rank; empty where it has a GPU.
+        gpu_share: of a GPU for each rank.
+    """
     actors = [
         ray.remote(LearnerRank)
-        .options(num_cpus=len(rank_cores), num_gpus=gpus, name=None)
+        .options(num_cpus=settings.cores if gpu_share else len(rank_cores), num_gpus=gpu_share)
         .remote(settings, model_path, rank, rank_cores, log_dir / f"learner-{rank}.log")
         for rank, rank_cores in enumerate(cores)
     ]
     return LearnerGroup(actors, waits)
 
 
-def settings_use_gpu() -> bool:
-    """Whether the cluster has GPUs to give out."""
-    return bool(ray.cluster_resources().get("GPU"))
+def gpu_share_of(processes: int) -> float:
+    """GPUs for each of so many engines and ranks: 1, a fraction where they must share, 0 where there are none."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    return 1 / math.ceil(processes / gpus) if gpus else 0.0
 
 
 def rollout_workers(
-    recipe: Recipe, model_path: str, access: RewardAccess, cores: Sequence[Sequence[int]], log_dir: Path
+    recipe: Recipe,
+    model_path: str,
+    access: RewardAccess,
+    cores: Sequence[Sequence[int]],
+    gpu_share: float,
+    log_dir: Path,
 ) -> list[Worker]:
-    """Create the rollout actors."""
+    """Create the rollout actors; arguments as for ``learner_group``."""
     workers = []
     for index, worker_cores in enumerate(cores):
         name = f"rollout-{index}"
         actor = (
             ray.remote(RolloutNode)
-            .options(num_cpus=len(worker_cores), num_gpus=1 if settings_use_gpu() else 0, max_concurrency=4096)
+            .options(num_cpus=len(worker_cores) or 1, num_gpus=gpu_share, max_concurrency=_CALLS_AT_ONCE)
             .remote(recipe.rollout, recipe.reward, access, model_path, name, worker_cores, log_dir / f"{name}.log")
         )
         workers.append(Worker(name, actor))
@@ -301,7 +318,8 @@ async def start_engines(workers: Sequence[Worker], waits: Waits) -> float:
 
 async def stop_workers(workers: Sequence[Worker]) -> None:
     """Close the engines and end the actors; one that does not answer is killed."""
-    closing = [resolve(worker.actor.close.remote()) for worker in workers if worker.alive]
-    await asyncio.wait([asyncio.ensure_future(c) for c in closing], timeout=FLOORS["shutdown"]) if closing else None
+    closing = [asyncio.ensure_future(resolve(w.actor.close.remote())) for w in workers if w.alive]
+    if closing:
+        await asyncio.wait(closing, timeout=FLOORS["shutdown"])
     for worker in workers:
         ray.kill(worker.actor)

@@ -14,6 +14,7 @@ from orchestration.assets import find_checkpoint
 from orchestration.cluster import (
     FLOORS,
     Cluster,
+    gpu_share_of,
     new_recorder,
     ray_session,
     rollout_workers,
@@ -23,7 +24,7 @@ from orchestration.cluster import (
 from orchestration.config import load_recipe
 from orchestration.evaluate import choose_prompts, evaluate
 from orchestration.files import write_atomically
-from orchestration.placement import place, usable_cores
+from orchestration.placement import on_gpus, place, usable_cores
 from orchestration.progress import Display
 from orchestration.service import reward_access
 from orchestration.stop import EXIT_DONE
@@ -52,9 +53,9 @@ async def evaluate_checkpoint(
     with tempfile.TemporaryDirectory(prefix="overread-eval-") as name:
         folder = Path(name)
         async with ray_session(), reward_access(recipe.reward, folder, _no_events) as access:
-            cores = usable_cores()
-            placement = place(cores, 1, len(cores), 0, 0)
-            workers = rollout_workers(recipe, str(model), access, placement.workers, folder)
+            gpu_share, cores = gpu_share_of(1), usable_cores()
+            placement = on_gpus(1, 0) if gpu_share else place(cores, 1, len(cores), 0, 0)
+            workers = rollout_workers(recipe, str(model), access, placement.workers, gpu_share, folder)
             try:
                 with display.working("starting the engine"):
                     await start_engines(workers, Waits(FLOORS))

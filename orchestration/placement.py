@@ -26,6 +26,11 @@ def usable_cores() -> list[int]:
     return sorted(os.sched_getaffinity(0))
 
 
+def on_gpus(workers: int, ranks: int) -> Placement:
+    """No cores for anybody: each process has a GPU, and Ray places it."""
+    return Placement(workers=((),) * workers, ranks=((),) * ranks)
+
+
 def place(cores: Sequence[int], workers: int, cores_per_worker: int, ranks: int, cores_per_rank: int) -> Placement:
     """Deal out cores: workers first, then ranks.
 

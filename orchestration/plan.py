@@ -19,11 +19,11 @@ from schemas.errors import ConfigError
 
 GIB = 2**30
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-# What a process takes before it holds a model: Python and its libraries, or a card's context. Measured with the tiny
-# model on a CPU (resident memory less shared pages), and on one card.
-_RUNTIME = {"rollout": int(2.2 * GIB), "learner": int(1.2 * GIB), "driver": int(0.9 * GIB), "rewards": int(0.3 * GIB)}
-_GPU_CONTEXT = int(1.5 * GIB)
-_RAY = int(1.2 * GIB)  # raylet, GCS and its agents; the object store is counted by what lies in it
+# What a process takes beside its model and cache. Proportional set sizes of a run of the tiny model on two CPU cores
+# (engine 1.2 GiB and its actor 0.7, rank 0.7, service 0.3, driver 0.2, Ray's own processes 0.3), rounded up.
+_RUNTIME = {"rollout": int(2.0 * GIB), "learner": int(0.9 * GIB), "driver": int(0.3 * GIB), "rewards": int(0.3 * GIB)}
+_RAY = int(0.5 * GIB)  # the object store is counted by what lies in it
+_GPU_CONTEXT = int(1.5 * GIB)  # an allowance for a card's context, kernels and fragmentation
 _ADAM_BYTES = 12  # a parameter's float32 master copy and two moments
 _HEAD_TOKENS = 4096  # the learner's head works on slices of this many tokens
 _ACTIVATION_BYTES = 34  # a token, layer and hidden unit, in 16 bit (Korthikanti et al. 2022, section 4.1)

@@ -105,7 +105,7 @@ def render(record: RunRecord) -> str:
         .get_template("report.html.jinja")
         .render(
             name=summary.name or record.config.get("name") or record.folder,
-            status=summary.status or "unknown",
+            status=summary.status or "unfinished",
             facts=facts(record),
             verdict=verdict(summary.eval),
             missing=_all_missing(record),

@@ -17,6 +17,7 @@ from orchestration.cluster import (
     FLOORS,
     Cluster,
     LearnerGroup,
+    gpu_share_of,
     learner_group,
     new_recorder,
     ray_session,
@@ -26,7 +27,7 @@ from orchestration.cluster import (
 )
 from orchestration.config import Recipe
 from orchestration.evaluate import HeldOut, choose_prompts
-from orchestration.placement import Placement, place, usable_cores
+from orchestration.placement import Placement, on_gpus, place, usable_cores
 from orchestration.producer import IssueOrder
 from orchestration.progress import Display
 from orchestration.report import write_report
@@ -103,10 +104,11 @@ class Session:
     async def _actors(self, model: Path, logs: Path) -> AsyncIterator[tuple[Cluster, LearnerGroup]]:
         """Reward service, engines and learner, started side by side; stopped at the end."""
         recipe, waits = self._recipe, self._waits
-        placement = place_run(recipe)
+        gpu_share = gpu_share_of(recipe.rollout.workers + recipe.learner.ranks)
+        placement = on_gpus(recipe.rollout.workers, recipe.learner.ranks) if gpu_share else place_run(recipe)
         async with reward_access(recipe.reward, self._run.path, self._run.event) as access:
-            workers = rollout_workers(recipe, str(model), access, placement.workers, logs)
-            learner = learner_group(recipe.learner, str(model), placement.ranks, logs, waits)
+            workers = rollout_workers(recipe, str(model), access, placement.workers, gpu_share, logs)
+            learner = learner_group(recipe.learner, str(model), placement.ranks, gpu_share, logs, waits)
             try:
                 with self._stages.stage("start"), self._display.working("starting engines and learner"):
                     await asyncio.gather(

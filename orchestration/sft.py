@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from orchestration.assets import ensure_data, ensure_model, warm_start_folder
-from orchestration.cluster import FLOORS, learner_group, ray_session
+from orchestration.cluster import FLOORS, gpu_share_of, learner_group, ray_session
 from orchestration.config import Recipe
-from orchestration.placement import place, usable_cores
+from orchestration.placement import on_gpus, place, usable_cores
 from orchestration.progress import Display
 from orchestration.stop import EXIT_DONE, EXIT_STOPPED, StopRequest
 from orchestration.waits import Waits
@@ -57,10 +57,10 @@ async def warm_start(
             "sft.batch_size", f"must be a multiple of learner.ranks ({ranks})", settings.batch_size, "change one"
         )
     conversations = read_conversations(data, split="train")
-    cores = usable_cores()
-    placement = place(cores, 0, 0, ranks, max(1, len(cores) // ranks))
-    waits = Waits(FLOORS)
-    learner = learner_group(settings.learner_settings(recipe.learner), str(model), placement.ranks, log_dir, waits)
+    gpu_share, cores = gpu_share_of(ranks), usable_cores()
+    placement = on_gpus(0, ranks) if gpu_share else place(cores, 0, 0, ranks, max(1, len(cores) // ranks))
+    sft_learner, waits = settings.learner_settings(recipe.learner), Waits(FLOORS)
+    learner = learner_group(sft_learner, str(model), placement.ranks, gpu_share, log_dir, waits)
     try:
         await learner.start(total_steps=settings.steps, seed=recipe.seed)
         order = list(batches(conversations, settings.batch_size, settings.steps, recipe.seed))

@@ -18,8 +18,10 @@ from orchestration.producer import IssueOrder, Produced, Producer, TooManyDrops,
 from orchestration.run import Checkpoint, RunFolder
 from orchestration.step_metrics import StepTimes, metrics_line
 from orchestration.stop import StopRequest
-from schemas.errors import RewardError, RolloutError
+from schemas.errors import LearnerError, RewardError, RolloutError
 from schemas.prompt import Prompt
+
+SKIPPED_STEPS_LIMIT = 5
 
 StepLine = Mapping[str, float | int | None]
 
@@ -59,6 +61,7 @@ class Trainer:
         self._hooks = hooks
         self._incarnation = start.incarnation
         self._reward_retries = 0
+        self._skipped_in_a_row = 0
         self.step = start.step
         self._buffer: GroupBuffer[Produced] = GroupBuffer(
             self._recipe.groups_per_step, self._recipe.max_staleness, start.version
@@ -91,6 +94,7 @@ class Trainer:
         step = self.step + 1
         references = [buffered.group.reference for buffered in groups]
         metrics, recordable = await self._learner.train_step(references, self._buffer.version)
+        self._refuse_endless_nan(metrics, step)
         trained = time.monotonic()
         recording = asyncio.create_task(
             self._cluster.record_step(self._run.step_path(step), step, self._learner.ranks, recordable)
@@ -124,6 +128,15 @@ class Trainer:
         if retries > self._reward_retries:
             self._run.event("reward_retried", requests=retries - self._reward_retries, step=self.step)
         self._reward_retries = retries
+
+    def _refuse_endless_nan(self, metrics: StepLine, step: int) -> None:
+        """A skipped update is counted; so many steps of them mean that the policy can't be trained any further."""
+        self._skipped_in_a_row = self._skipped_in_a_row + 1 if metrics["updates_skipped"] else 0
+        if self._skipped_in_a_row == SKIPPED_STEPS_LIMIT:
+            raise LearnerError(
+                f"loss or gradient was not finite in {SKIPPED_STEPS_LIMIT} steps in a row, the last one {step};"
+                " lower learner.learning_rate and resume from the last checkpoint"
+            )
 
     async def _push(self, version: int) -> Push:
         push = await self._cluster.push_weights(self._learner, version, self._canary)

@@ -7,7 +7,7 @@ Input: settings, a bearer token or None. Output: a FastAPI app that echoes and l
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -154,13 +154,19 @@ def _add_routes(
         return PlainTextResponse(service.metrics.exposition(), media_type="text/plain; version=0.0.4")
 
 
-def _openapi(app: FastAPI) -> Callable[[], dict[str, Any]]:
+def _openapi(app: FastAPI, scorers: Mapping[str, Scorer[Settings]]) -> Callable[[], dict[str, Any]]:
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
             # The request's model is not a route's parameter (read_body), so it is added here.
             _, definitions = models_json_schema([(ScoreRequest, "validation")], ref_template=_REF)
             schema["components"]["schemas"].update(definitions["$defs"])
+            fields = schema["components"]["schemas"]["ScoreRequest"]["properties"]
+            fields["scorers"]["anyOf"][0]["items"]["enum"] = list(scorers)
+            fields["params"]["properties"] = {
+                name: scorer.params.model_json_schema() for name, scorer in scorers.items()
+            }
+            fields["params"]["additionalProperties"] = False
             app.openapi_schema = schema
         return app.openapi_schema
 
@@ -206,5 +212,5 @@ def create_app(
     _add_errors(app, service)
     _add_probes(app, service)
     _add_routes(app, service, settings, check_token)
-    app.openapi = _openapi(app)  # type: ignore[method-assign]
+    app.openapi = _openapi(app, service.scorers)  # type: ignore[method-assign]
     return app

@@ -178,7 +178,7 @@ def field_path(location: tuple[str | int, ...]) -> str:
 
 def _rule(error: Any) -> str:
     # pydantic's messages state the rule, not the input, except for json_invalid, which quotes a few characters.
-    return "must be valid JSON" if error["type"] == "json_invalid" else str(error["msg"])
+    return "must be valid JSON" if error["type"] == "json_invalid" else str(error["msg"]).removeprefix("Value error, ")
 
 
 def field_problems(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> tuple[FieldProblem, ...]:

@@ -47,4 +47,5 @@ class WeightBucket:
 
 def digest_of(data: memoryview | bytes | NDArray[np.uint8]) -> str:
     """The digest both sides compute over a tensor's raw bytes: blake2b-128, hex, 32 characters."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    raw = data.data if isinstance(data, np.ndarray) else data
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()

@@ -98,7 +98,8 @@ def test_recipe_settings_stay_few() -> None:
     def count(schema: type) -> int:
         total = 0
         for field in schema.model_fields.values():  # type: ignore[attr-defined]
-            inner = [a for a in (field.annotation, *getattr(field.annotation, "__args__", ())) if hasattr(a, "model_fields")]
+            candidates = (field.annotation, *getattr(field.annotation, "__args__", ()))
+            inner = [candidate for candidate in candidates if hasattr(candidate, "model_fields")]
             total += count(inner[0]) if inner else 1
         return total
 

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from noun_strategies import conversations, groups, processed_prompts, prompts
 from pydantic import ValidationError
@@ -18,7 +18,7 @@ from schemas.group import RolloutGroup
 from schemas.processed import ProcessedPrompt
 from schemas.prompt import Conversation, Prompt
 
-thorough = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+thorough = settings(max_examples=40)
 
 
 def through_parquet(table: pa.Table) -> pa.Table:
