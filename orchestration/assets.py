@@ -16,7 +16,6 @@ from typing import Any
 
 from orchestration.config import TINY_MODEL, Recipe
 from prompts.phantoms import corpus, write_phantoms
-from prompts.store import read_prompts
 from schemas.errors import DataError, OverreadError
 
 Note = Callable[[str], None]
@@ -136,20 +135,6 @@ def warm_start_folder(recipe: Recipe, base_model: Path) -> Path:
     }
     digest = hashlib.blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=6).hexdigest()
     return Path(recipe.assets_dir) / f"warm-start-{digest}"
-
-
-def check_inputs(recipe: Recipe) -> None:
-    """Everything about a recipe's inputs that can be wrong before anything is made.
-
-    Raises:
-        DataError: the model folder or the prompts can't be used.
-    """
-    if recipe.model != TINY_MODEL:
-        check_qwen3_vl(find_model(recipe.model))
-    if recipe.data.path.exists():
-        read_prompts(recipe.data.path, "train", recipe.data.tasks)
-    elif recipe.data.phantom_count == 0:
-        ensure_data(recipe, lambda _: None)
 
 
 def find_checkpoint(name: Path) -> Path:

@@ -80,7 +80,7 @@ def train(
 
 
 def _train(recipe: Recipe, run_dir: Path | None) -> int:
-    from orchestration.assets import check_inputs
+    from orchestration.preflight import check_inputs
     from orchestration.run import RunFolder
     from orchestration.session import Session
     from orchestration.versions import versions

@@ -40,7 +40,7 @@ def place(cores: Sequence[int], workers: int, cores_per_worker: int, ranks: int,
     needed = workers * cores_per_worker + ranks * cores_per_rank
     if needed > len(cores):
         raise ConfigError(
-            "rollout.workers x rollout.cores + learner.ranks x learner.cores",
+            "rollout.workers x rollout.cores_per_worker + learner.ranks x learner.cores",
             f"must be at most the {len(cores)} cores of this machine",
             needed,
             "lower one of them",

@@ -124,8 +124,8 @@ async def reward_access(settings: RewardServiceSettings, folder: Path, event: Ev
         ConfigError: the recipe's services do not answer, or their token can't be read.
     """
     if settings.addresses:
-        access = RewardAccess(settings.addresses, _read_token(settings))
-        await _must_answer(access, settings.deadline_s)
+        access = outside_access(settings)
+        await must_answer(access, settings.deadline_s)
         yield access
         return
     service = LocalRewardService(settings, folder, folder / "logs")
@@ -150,7 +150,13 @@ def _read_token(settings: RewardServiceSettings) -> str | None:
         ) from error
 
 
-async def _must_answer(access: RewardAccess, deadline_s: float) -> None:
+def outside_access(settings: RewardServiceSettings) -> RewardAccess:
+    """The recipe's own services and their token. Raises ConfigError when the token can't be read."""
+    return RewardAccess(settings.addresses, _read_token(settings))
+
+
+async def must_answer(access: RewardAccess, deadline_s: float) -> None:
+    """Raises ConfigError unless the services are ready within ``deadline_s`` seconds, or within a minute."""
     client = RewardClient(access.addresses, access.token, deadline_s)
     try:
         await client.wait_ready(min(deadline_s, _START_DEADLINE_S))

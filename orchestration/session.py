@@ -28,6 +28,7 @@ from orchestration.cluster import (
 from orchestration.config import Recipe
 from orchestration.evaluate import HeldOut, choose_prompts
 from orchestration.placement import Placement, on_gpus, place, usable_cores
+from orchestration.preflight import usable_prompts
 from orchestration.producer import IssueOrder
 from orchestration.progress import Display
 from orchestration.report import write_report
@@ -40,9 +41,7 @@ from orchestration.summary import show_summary, write_summary
 from orchestration.train import Trainer, TrainHooks, choose_canary, fresh_start
 from orchestration.waits import Waits
 from prompts.source import PromptSource
-from prompts.store import read_prompts
-from schemas.errors import DataError
-from schemas.prompt import Prompt, Split
+from schemas.prompt import Prompt
 
 
 class Session:
@@ -71,7 +70,7 @@ class Session:
         recipe, logs = self._recipe, self._run.path / "logs"
         with self._stages.stage("assets"):
             data = await asyncio.to_thread(ensure_data, recipe, self._display.note)
-            train_prompts = _prompts(recipe, data, "train")
+            train_prompts = usable_prompts(recipe, data, "train")
             base_model = await asyncio.to_thread(ensure_model, recipe, self._display.note)
         async with AsyncExitStack() as stack:
             with self._stages.stage("ray"), self._display.working("starting Ray"):
@@ -145,7 +144,7 @@ class Session:
         settings = self._recipe.evaluation
         prompts: list[Prompt] = []
         if settings.prompts_per_task:
-            pool = _prompts(self._recipe, data, settings.split)
+            pool = usable_prompts(self._recipe, data, settings.split)
             prompts = choose_prompts(pool, settings.prompts_per_task, self._recipe.seed)
         held_out = HeldOut(self._run, cluster, prompts, self._display, self._stages)
         await held_out.before()
@@ -166,15 +165,6 @@ class Session:
         self._run.event("stopped", signal=self._stop.signal_name)
         self._display.note(f"stopped by {self._stop.signal_name} {what}")
         return EXIT_STOPPED
-
-
-def _prompts(recipe: Recipe, data: Path, split: Split) -> list[Prompt]:
-    """The recipe's prompts of a split. Raises DataError when there are none."""
-    prompts = read_prompts(data, split, recipe.data.tasks)
-    if not prompts:
-        rule = f"must hold prompts of split {split} and tasks {', '.join(recipe.data.tasks)}"
-        raise DataError("data.path", rule, data, "look at it: overread data show PATH")
-    return prompts
 
 
 def place_run(recipe: Recipe) -> Placement:

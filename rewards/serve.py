@@ -136,7 +136,8 @@ def serve(
     )
     # uvicorn drains on the signal, then raises it again for the handler that stood before it: a drained stop is
     # status 0, not death by signal.
-    signal.signal(signal.SIGTERM, _exit_quietly)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _exit_quietly)
     with listener:
         server.run(sockets=[listener])
 

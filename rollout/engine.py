@@ -177,6 +177,9 @@ def _engine_args(settings: RolloutSettings, model_path: str) -> AsyncEngineArgs:
         limit_mm_per_prompt={"image": MAX_PICTURES, "video": 0},
         mm_processor_cache_gb=PICTURE_CACHE_GIB,
         skip_mm_profiling=True,
+        # Our pixel values are normalised already. By default vLLM 0.32 expects bytes and normalises them itself:
+        # pictures would be normalised twice, with log-probabilities off by 1 and no error.
+        mm_device_do_normalize=False,
         # The distribution that was sampled from: after temperature and the ban of vision ids.
         logprobs_mode="processed_logprobs",
         disable_log_stats=True,

@@ -1,7 +1,7 @@
-"""One DeepSpeed rank of a learner test: ``python learner_rank.py SCENARIO RANK WORLD_SIZE MODEL FOLDER ARGUMENTS``.
+"""One DeepSpeed rank of the learner's tests: ``python learner_rank.py RANK WORLD_SIZE MODEL FOLDER JOBS``.
 
-Input: a scenario's name and its keyword arguments as JSON. Output: the scenario's numbers as FOLDER/rank-R.json.
-A process of its own, since torch's process group and DeepSpeed live as long as theirs.
+Input: jobs as JSON, {name: [scenario, its keyword arguments]}. Output: each job's numbers in FOLDER/rank-R.json.
+A process of its own, since torch's process group lives as long as it; all jobs in one, since imports cost most.
 """
 
 import dataclasses
@@ -147,12 +147,15 @@ SCENARIOS = {f.__name__: f for f in (rl_steps, sft_steps, resume, not_finite, ex
 
 
 def main() -> None:
-    scenario, rank, world_size, model_path, folder, arguments = sys.argv[1:]
+    rank, world_size, model_path, folder, jobs = sys.argv[1:]
     torch.set_num_threads(1)
-    place = Place(int(rank), int(world_size), model_path, Path(folder))
-    result = SCENARIOS[scenario](place, **json.loads(arguments))
-    result["compiled"] = [path.name for path in Path(os.environ["TORCH_EXTENSIONS_DIR"]).iterdir()]
-    (place.folder / f"rank-{rank}.json").write_text(json.dumps(result))
+    results = {}
+    for name, (scenario, arguments) in json.loads(jobs).items():
+        place = Place(int(rank), int(world_size), model_path, Path(folder) / name)
+        place.folder.mkdir(exist_ok=True)
+        results[name] = SCENARIOS[scenario](place, **arguments)
+    results["compiled"] = [path.name for path in Path(os.environ["TORCH_EXTENSIONS_DIR"]).iterdir()]
+    (Path(folder) / f"rank-{rank}.json").write_text(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""The reward service as a real process on loopback, and its client through outages."""
+"""The reward service as a real process on loopback: replies, limits, privacy, stopping, the OpenAPI contract."""
 
 import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,102 +16,26 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
-import uvicorn
-from fastapi import FastAPI
+from rewards_server import (
+    READY_S,
+    REPOSITORY,
+    SECRET,
+    TOKEN,
+    Server,
+    group,
+    item,
+    running,
+    scorer,
+    wait_for_pending,
+)
 
 from rewards.app import create_app
 from rewards.client import Retry, RewardClient
-from rewards.scorer import NoParams, ScoreItem, Scorer
+from rewards.scorer import NoParams, ScoreItem
 from rewards.settings import RewardServiceSettings
-from schemas.errors import DeadlineError, RewardError
-from schemas.group import Completion, RolloutGroup, Sampling, Score, ScoreError, VersionSpan
-from schemas.prompt import Box, Prompt, Reference
+from schemas.group import RolloutGroup, Score, ScoreError
 
 pytestmark = pytest.mark.integration
-
-TOKEN = "a-token-of-the-test"
-SECRET = "left pneumothorax of Mrs Example"
-REPOSITORY = Path(__file__).parents[2]
-READY_S = 60.0
-
-BOX = Box(x1=0.1, y1=0.2, x2=0.3, y2=0.4, label="nodule")
-
-
-def item(**changes: object) -> dict[str, Any]:
-    reference = {"boxes": [{"box": list(BOX.corners), "label": "nodule"}], "report": "No effusion."}
-    base = {"id": "a", "task": "grounding", "completion": "At [0.1, 0.2, 0.3, 0.4].", "box_format": "radvlm"}
-    return {**base, "reference": reference, **changes}
-
-
-def group(texts: Sequence[str], question: str = "Where is the nodule?") -> RolloutGroup:
-    prompt = Prompt(
-        prompt_id="p1",
-        task="grounding",
-        question=question,
-        box_format="radvlm",
-        reference=Reference(boxes=(BOX,)),
-        dataset="test",
-        patient_id="1",
-        study_id="1",
-        split="train",
-    )
-    completions = tuple(
-        Completion(
-            token_ids=(1, 2),
-            rollout_logprobs=(-0.5, -0.25),
-            versions=(VersionSpan(version=3, start=0, end=2),),
-            finish_reason="stop",
-            text=text,
-        )
-        for text in texts
-    )
-    return RolloutGroup(
-        group_id="g1",
-        prompt=prompt,
-        epoch=0,
-        incarnation=0,
-        sampling=Sampling(max_tokens=8),
-        completions=completions,
-        fingerprint="f",
-        worker="w0",
-        generate_s=1.0,
-    )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-class Server:
-    """A service process; its log is kept, to prove what is not in it."""
-
-    def __init__(self, folder: Path, port: int = 0) -> None:
-        folder.mkdir(exist_ok=True)
-        token_file = folder / "token"
-        token_file.write_text(TOKEN)
-        self.log = folder / "log"
-        self._address_file = folder / "address"
-        self._address_file.unlink(missing_ok=True)
-        command = [sys.executable, "-m", "rewards.serve", "--port", str(port), "--token-file", str(token_file)]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--address-file", str(self._address_file)], cwd=REPOSITORY, stdout=log, stderr=log
-            )
-
-    @property
-    def address(self) -> str:
-        deadline = time.monotonic() + READY_S
-        while not self._address_file.exists():
-            assert self.process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            time.sleep(0.05)
-        return self._address_file.read_text()
-
-    def stop(self, signal_number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(signal_number)
-        return self.process.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
@@ -129,49 +51,6 @@ def http(server: Server) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKEN}"}
     with httpx.Client(base_url=server.address, headers=headers, timeout=30, trust_env=False) as client:
         yield client
-
-
-@contextmanager
-def running(app: FastAPI) -> Iterator[str]:
-    """An app on a real socket, for scorers that a process can't be given."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    running_server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
-    thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        running_server.should_exit = True
-        thread.join(timeout=30)
-        listener.close()
-
-
-def scorer(score: Any, load: Any = lambda: None) -> dict[str, Scorer[Any]]:
-    made = Scorer(
-        name="made_up",
-        version="7",
-        tasks=frozenset({"grounding"}),
-        range=(0.0, 1.0),
-        direction="higher",
-        needs=(),
-        params=NoParams,
-        score=score,
-        load=load,
-        summary="",
-    )
-    return {"made_up": made}
-
-
-def wait_for_pending(address: str, items: int) -> None:
-    """Until the service says that it is scoring that many items."""
-    deadline = time.monotonic() + READY_S
-    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}) as probe:
-        while f"pending_items {items}.0" not in probe.get(f"{address}/metrics").text:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-
-# the service
 
 
 def test_the_documented_request_is_answered_as_documented(http: httpx.Client) -> None:
@@ -370,7 +249,8 @@ def test_a_scorer_that_fails_for_one_item_is_an_error_entry_through_http() -> No
     assert fine.scores["made_up"].value == 0.5
 
 
-def test_sigterm_lets_a_request_finish(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_lets_a_request_finish(tmp_path: Path, signal_number: int) -> None:
     """A request that is on its way when the signal comes is answered, and the status is 0."""
     started = Server(tmp_path / "service")
     body = json.dumps({"items": [item(task="report", completion="word " * 2_000)] * 300}).encode()
@@ -384,167 +264,10 @@ def test_sigterm_lets_a_request_finish(tmp_path: Path) -> None:
     thread = threading.Thread(target=ask)
     thread.start()
     wait_for_pending(address, 300)
-    assert started.stop() == 0
+    assert started.stop(signal_number) == 0
     thread.join(timeout=60)
     assert replies[0].status_code == 200
     assert len(replies[0].json()["results"]) == 300
-
-
-# the client
-
-
-async def test_a_group_comes_back_with_scores_and_nothing_else_changed(server: Server) -> None:
-    client = RewardClient([server.address], TOKEN, 30.0)
-    await client.wait_ready(READY_S)
-    asked = group(["At [0.1, 0.2, 0.3, 0.4].", "No.", "[0.1, 0.2, 0.3, 0.4] [0.5, 0.5, 0.6, 0.6]"])
-    scored = await client.score_group(asked, ["soft_f1", "format"], {"soft_f1": {"max_boxes": 10}})
-    await client.close()
-    assert [c.scores["soft_f1"].value for c in scored.completions] == pytest.approx([1.0, 0.0, 2 / 3])
-    assert all(c.errors == {} and c.reward is None for c in scored.completions)
-    assert scored.score_s > 0.0
-    bare = tuple(c.model_copy(update={"scores": {}}) for c in scored.completions)
-    assert scored.model_copy(update={"completions": bare, "score_s": 0.0}) == asked
-
-
-async def test_a_question_that_wants_thinking_is_scored_after_the_trace(server: Server) -> None:
-    client = RewardClient([server.address], TOKEN, 30.0)
-    asked = group(["[0, 0, 1, 1]? </think> [0.1, 0.2, 0.3, 0.4]", "[0.1, 0.2, 0.3, 0.4]"], "Where is it? /think")
-    scored = await client.score_group(asked, ["soft_f1", "format"], {})
-    await client.close()
-    assert [c.scores["soft_f1"].value for c in scored.completions] == pytest.approx([1.0, 0.0])
-    assert [c.scores["format"].value for c in scored.completions] == [1.0, 0.0]
-
-
-async def test_a_refused_request_is_not_repeated(server: Server) -> None:
-    retries: list[Retry] = []
-    for token, scorers, code in ((TOKEN, ["soft_f2"], "bad_request"), ("wrong", ["soft_f1"], "unauthorized")):
-        client = RewardClient([server.address], token, 30.0, on_retry=retries.append)
-        with pytest.raises(RewardError) as error:
-            await client.score_group(group([SECRET]), scorers, {})
-        await client.close()
-        assert error.value.code == code
-        assert SECRET not in str(error.value)
-    assert retries == []
-
-
-async def test_a_wrong_token_shows_at_the_start(server: Server) -> None:
-    client = RewardClient([server.address], "wrong", 30.0)
-    with pytest.raises(RewardError, match="unauthorized"):
-        await client.wait_ready(READY_S)
-    await client.close()
-
-
-async def test_an_outage_of_three_seconds_is_survived_and_no_score_is_made_up(tmp_path: Path) -> None:
-    port = free_port()
-    first = await asyncio.to_thread(Server, tmp_path / "service", port)
-    address = await asyncio.to_thread(lambda: first.address)
-    retries: list[Retry] = []
-    client = RewardClient([address], TOKEN, 120.0, on_retry=retries.append)
-    await client.wait_ready(READY_S)
-    texts = ["At [0.1, 0.2, 0.3, 0.4].", "Nowhere."]
-    before = await client.score_group(group(texts), ["soft_f1"], {})
-    await asyncio.to_thread(first.stop, signal.SIGKILL)
-
-    waiting = [asyncio.create_task(client.score_group(group(texts), ["soft_f1"], {})) for _ in range(4)]
-    await asyncio.sleep(3.0)
-    assert not any(task.done() for task in waiting)
-    second = await asyncio.to_thread(Server, tmp_path / "service", port)
-    after = await asyncio.gather(*waiting)
-    await client.close()
-    await asyncio.to_thread(second.stop)
-
-    for scored in after:
-        assert [c.scores for c in scored.completions] == [c.scores for c in before.completions]
-        assert scored.score_s >= 3.0
-    assert {"unreachable"} <= {retry.cause for retry in retries} <= {"unreachable", "not_ready"}
-
-
-async def test_a_second_address_takes_over() -> None:
-    def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-        return [Score(value=0.5) for _ in items]
-
-    with running(create_app(RewardServiceSettings(), None, scorers=scorer(score))) as address:
-        client = RewardClient([f"http://127.0.0.1:{free_port()}", address], None, 30.0)
-        scored = await client.score_group(group(["x"]), ["made_up"], {})
-        await client.close()
-    assert scored.completions[0].scores["made_up"].value == 0.5
-
-
-async def test_past_the_deadline_there_is_an_error_and_no_score() -> None:
-    client = RewardClient([f"http://127.0.0.1:{free_port()}"], None, 1.0)
-    with pytest.raises(RewardError, match=r"within 1 s.*attempts") as error:
-        await client.score_group(group([SECRET]), ["soft_f1"], {})
-    assert error.value.code == "unreachable"
-    assert SECRET not in str(error.value)
-    with pytest.raises(DeadlineError, match="waited"):
-        await client.wait_ready(0.5)
-    await client.close()
-
-
-async def test_a_service_that_never_replies_is_a_deadline() -> None:
-    release = threading.Event()
-
-    def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-        release.wait(30)
-        return [Score(value=0.0) for _ in items]
-
-    with running(create_app(RewardServiceSettings(), None, scorers=scorer(score))) as address:
-        client = RewardClient([address], None, 2.0)
-        await client.wait_ready(READY_S)
-        with pytest.raises(RewardError) as error:
-            await client.score_group(group(["x"]), ["made_up"], {})
-        await client.close()
-        release.set()
-    assert error.value.code == "deadline"
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        {"results": [], "versions": {}},
-        {"results": [{"id": "1", "scores": {"a": {"value": 1}}, "errors": {}}], "versions": {}},
-        {"results": [{"id": "0", "scores": {}, "errors": {}}], "versions": {}},
-        {"results": [{"id": "0", "scores": {"a": {"value": None}}, "errors": {}}], "versions": {}},
-        [SECRET],
-    ],
-)
-async def test_a_reply_that_does_not_fit_the_request_is_no_score(reply: object) -> None:
-    app = FastAPI()
-
-    @app.post("/v1/score")
-    async def answer() -> object:
-        return reply
-
-    with running(app) as address:
-        client = RewardClient([address], None, 10.0)
-        with pytest.raises(RewardError) as error:
-            await client.score_group(group(["x"]), ["a"], {})
-        await client.close()
-    assert error.value.code == "bad_reply"
-    assert SECRET not in str(error.value)
-
-
-async def test_a_server_error_is_repeated() -> None:
-    app = FastAPI()
-    calls: list[int] = []
-
-    @app.post("/v1/score")
-    async def answer() -> object:
-        calls.append(1)
-        if len(calls) < 3:
-            raise RuntimeError("a bug of somebody's service")
-        return {"results": [{"id": "0", "scores": {"a": {"value": 1.0, "details": {}}}, "errors": {}}], "versions": {}}
-
-    retries: list[Retry] = []
-    with running(app) as address:
-        client = RewardClient([address], None, 30.0, on_retry=retries.append)
-        scored = await client.score_group(group(["x"]), ["a"], {})
-        await client.close()
-    assert scored.completions[0].scores["a"].value == 1.0
-    assert [retry.cause for retry in retries] == ["server_error", "server_error"]
-
-
-# the contract
 
 
 def put_boxes_in_order(body: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import Served
 from transformers import AutoProcessor
 
 from prompts.images import load_image
@@ -14,6 +14,9 @@ from rollout.processor import Processor
 from schemas.errors import RolloutError
 from schemas.group import Sampling
 from schemas.prompt import ImageRef, Prompt
+
+if TYPE_CHECKING:
+    from conftest import Served
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 TOLERANCE = 1e-4  # nats, fp32

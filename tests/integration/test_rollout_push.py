@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from conftest import Served, StateDict
 
 from schemas.errors import WeightPushError
 from schemas.prompt import Prompt
 from schemas.weights import BucketManifest, TensorSpec, WeightBucket
+
+if TYPE_CHECKING:
+    from conftest import Served, StateDict
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="session")]
 TOLERANCE = 1e-4  # nats, fp32

@@ -1,0 +1,144 @@
+"""A reward service for tests: as a process, or an app on a real socket; items and groups to score."""
+
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from fastapi import FastAPI
+
+from rewards.scorer import NoParams, Scorer
+from schemas.group import Completion, RolloutGroup, Sampling, VersionSpan
+from schemas.prompt import Box, Prompt, Reference
+
+TOKEN = "a-token-of-the-test"
+SECRET = "left pneumothorax of Mrs Example"
+REPOSITORY = Path(__file__).parents[2]
+READY_S = 60.0
+
+BOX = Box(x1=0.1, y1=0.2, x2=0.3, y2=0.4, label="nodule")
+
+
+def item(**changes: object) -> dict[str, Any]:
+    reference = {"boxes": [{"box": list(BOX.corners), "label": "nodule"}], "report": "No effusion."}
+    base = {"id": "a", "task": "grounding", "completion": "At [0.1, 0.2, 0.3, 0.4].", "box_format": "radvlm"}
+    return {**base, "reference": reference, **changes}
+
+
+def group(texts: Sequence[str], question: str = "Where is the nodule?") -> RolloutGroup:
+    prompt = Prompt(
+        prompt_id="p1",
+        task="grounding",
+        question=question,
+        box_format="radvlm",
+        reference=Reference(boxes=(BOX,)),
+        dataset="test",
+        patient_id="1",
+        study_id="1",
+        split="train",
+    )
+    completions = tuple(
+        Completion(
+            token_ids=(1, 2),
+            rollout_logprobs=(-0.5, -0.25),
+            versions=(VersionSpan(version=3, start=0, end=2),),
+            finish_reason="stop",
+            text=text,
+        )
+        for text in texts
+    )
+    return RolloutGroup(
+        group_id="g1",
+        prompt=prompt,
+        epoch=0,
+        incarnation=0,
+        sampling=Sampling(max_tokens=8),
+        completions=completions,
+        fingerprint="f",
+        worker="w0",
+        generate_s=1.0,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Server:
+    """A service process; its log is kept, to prove what is not in it."""
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        folder.mkdir(exist_ok=True)
+        token_file = folder / "token"
+        token_file.write_text(TOKEN)
+        self.log = folder / "log"
+        self._address_file = folder / "address"
+        self._address_file.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "rewards.serve", "--port", str(port), "--token-file", str(token_file)]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--address-file", str(self._address_file)], cwd=REPOSITORY, stdout=log, stderr=log
+            )
+
+    @property
+    def address(self) -> str:
+        deadline = time.monotonic() + READY_S
+        while not self._address_file.exists():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+        return self._address_file.read_text()
+
+    def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signal_number)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def running(app: FastAPI) -> Iterator[str]:
+    """An app on a real socket, for scorers that a process can't be given."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    running_server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    thread = threading.Thread(target=running_server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        running_server.should_exit = True
+        thread.join(timeout=30)
+        listener.close()
+
+
+def scorer(score: Any, load: Any = lambda: None) -> dict[str, Scorer[Any]]:
+    made = Scorer(
+        name="made_up",
+        version="7",
+        tasks=frozenset({"grounding"}),
+        range=(0.0, 1.0),
+        direction="higher",
+        needs=(),
+        params=NoParams,
+        score=score,
+        load=load,
+        summary="",
+    )
+    return {"made_up": made}
+
+
+def wait_for_pending(address: str, items: int) -> None:
+    """Until the service says that it is scoring that many items."""
+    deadline = time.monotonic() + READY_S
+    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}) as probe:
+        while f"pending_items {items}.0" not in probe.get(f"{address}/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
