@@ -7,7 +7,7 @@ column per token of what the loss needs. Checks the fingerprint, the pictures an
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class Rows:
         positions_3GL: M-RoPE positions, int64.
         mask_G1LL: bool, or None for plain causal rows (right padding needs no mask).
         token_types_GL: 1 at picture tokens, else 0, int64.
-        pixel_values_ND: patches of all pictures, float32; N = 0 without pictures.
+        pixel_values_ND: patches of all pictures, float32; never empty (``with_picture``).
         image_grid_thw_I3: patch grid per picture, int64.
         predictors_T: flat index (row * L + position) of the position that predicts each asked token, int64.
         targets_T: the asked tokens' ids, int64.
@@ -209,7 +209,7 @@ def group_batch(groups: Sequence[Group], indices: Sequence[int], facts: ModelFac
         advantages_T=per_token([c.advantage or 0.0 for _, c in completions]),
         loss_mask_T=per_token([float(c.advantage is not None) for _, c in completions]).bool(),
     )
-    return GroupBatch(rows=rows, tokens=tokens, group_indices=tuple(indices))
+    return GroupBatch(rows=with_picture(rows, facts), tokens=tokens, group_indices=tuple(indices))
 
 
 def conversation_rows(conversations: Sequence[ProcessedConversation], facts: ModelFacts) -> Rows:
@@ -237,7 +237,7 @@ def conversation_rows(conversations: Sequence[ProcessedConversation], facts: Mod
         predictors.append(answer_T - 1 + row * length)
         targets.append(ids_P[answer_T])
     targets_T = torch.cat(targets)
-    return Rows(
+    rows = Rows(
         input_ids_GL=ids_GL,
         positions_3GL=torch.stack(positions, dim=1),
         mask_G1LL=None,
@@ -247,12 +247,36 @@ def conversation_rows(conversations: Sequence[ProcessedConversation], facts: Mod
         targets_T=targets_T,
         temperature_T=torch.ones(len(targets_T)),
     )
+    return with_picture(rows, facts)
+
+
+def with_picture(rows: Rows, facts: ModelFacts) -> Rows:
+    """The rows, with one more that holds a black picture of one token and asks for nothing, where they have no picture.
+
+    ZeRO 2 and 3 run their collectives in the order in which gradients appear. A rank without pictures would have no
+    gradient for the vision tower, and its collectives would meet the wrong ones of a rank that has some.
+    """
+    if len(rows.image_grid_thw_I3):
+        return rows
+    length = rows.input_ids_GL.shape[1]
+    ids_1L = torch.full((1, length), facts.padding_id)
+    ids_1L[0, 0] = facts.image_token_id
+    own_11LL = torch.eye(length, dtype=torch.bool)[None, None]
+    return replace(
+        rows,
+        input_ids_GL=torch.cat([rows.input_ids_GL, ids_1L]),
+        positions_3GL=torch.cat([rows.positions_3GL, torch.zeros(3, 1, length, dtype=torch.int64)], dim=1),
+        mask_G1LL=None if rows.mask_G1LL is None else torch.cat([rows.mask_G1LL, own_11LL]),
+        token_types_GL=torch.cat([rows.token_types_GL, (ids_1L == facts.image_token_id).long()]),
+        pixel_values_ND=torch.zeros(facts.merge_size**2, facts.patch_width),
+        image_grid_thw_I3=torch.tensor([[1, facts.merge_size, facts.merge_size]]),
+    )
 
 
 def empty_rows(facts: ModelFacts) -> Rows:
     """A forward that asks for nothing: a rank with fewer micro-batches than its peers still joins their collectives."""
     nothing_T = torch.zeros(0, dtype=torch.int64)
-    return Rows(
+    rows = Rows(
         input_ids_GL=torch.full((1, 1), facts.padding_id),
         positions_3GL=torch.zeros(3, 1, 1, dtype=torch.int64),
         mask_G1LL=None,
@@ -263,6 +287,7 @@ def empty_rows(facts: ModelFacts) -> Rows:
         targets_T=nothing_T,
         temperature_T=torch.zeros(0),
     )
+    return with_picture(rows, facts)
 
 
 def empty_batch(facts: ModelFacts) -> GroupBatch:

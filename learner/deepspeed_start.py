@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import warnings
 from datetime import timedelta
 from typing import Any
 
@@ -44,6 +45,8 @@ def start_process_group(rank: int, world_size: int) -> Any:
     import deepspeed
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # deepspeed 0.19.8 still calls collectives by the names that torch 2.13 deprecates, once a call.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed\.c10d_logger")
     if not on_gpu:
         # deepspeed 0.19.8 compiles a shared-memory all-reduce on the first start on a CPU (ShareMemCommBuilder: half a
         # minute, needs g++ and ninja). Only tensor-parallel inference calls it: training goes through gloo. An op that

@@ -1,7 +1,7 @@
 """Policy: a Qwen3-VL that answers with log-probabilities of asked tokens.
 
 Role: the module that DeepSpeed wraps. Input: Rows. Output: one log-probability per asked token, float32 [T].
-The language head runs on the asked positions only; the vision tower always runs, so that every rank has every gradient.
+The language head runs on the asked positions only.
 """
 
 from __future__ import annotations
@@ -52,18 +52,15 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
             rows: on the model's device.
             forbid: leave the forbidden ids out of the softmax, as sampling did (GRPO); False for plain SFT.
         """
-        has_pictures = len(rows.image_grid_thw_I3) > 0
         hidden_GLD = self.model.model(
             input_ids=rows.input_ids_GL,
             attention_mask=rows.mask_G1LL,
             position_ids=rows.positions_3GL,
             mm_token_type_ids=rows.token_types_GL,
-            pixel_values=rows.pixel_values_ND if has_pictures else None,
-            image_grid_thw=rows.image_grid_thw_I3 if has_pictures else None,
+            pixel_values=rows.pixel_values_ND,
+            image_grid_thw=rows.image_grid_thw_I3,
             use_cache=False,
         ).last_hidden_state
-        if not has_pictures:
-            hidden_GLD = hidden_GLD + 0.0 * self._look_at_nothing(rows)
         hidden_TD = hidden_GLD.flatten(0, 1).index_select(0, rows.predictors_T)
         forbidden = (self._forbidden_ids if forbid else self._nothing_forbidden).to(hidden_TD.device)
         if len(hidden_TD) <= HEAD_CHUNK:
@@ -79,22 +76,6 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
 
     def _head(self, hidden_TD: Tensor, targets_T: Tensor, temperature_T: Tensor, forbidden: Tensor) -> Tensor:
         return token_logprobs(self.model.lm_head(hidden_TD), targets_T, temperature_T, forbidden)
-
-    def _look_at_nothing(self, rows: Rows) -> Tensor:
-        """The vision tower on one black merged token, summed to a scalar.
-
-        Without pictures in its rows a rank would have no gradient for the tower, and ZeRO's collectives, which run in
-        the order of the gradients, would not match those of a rank that has pictures.
-        """
-        side = self.model.config.vision_config.spatial_merge_size
-        device = rows.input_ids_GL.device
-        features = self.model.model.get_image_features(
-            torch.zeros(side * side, self.facts().patch_width, device=device),
-            torch.tensor([[1, side, side]], device=device),
-            return_dict=True,
-        )
-        layers = [*features.pooler_output, *(part for layer in features.deepstack_features for part in layer)]
-        return torch.stack([layer.float().sum() for layer in layers]).sum().to(self.model.dtype)
 
 
 def load_model(model_path: str, dtype: torch.dtype) -> Any:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
@@ -248,6 +249,10 @@ async def ray_session() -> AsyncIterator[None]:
         ray.init(**quiet)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A token for this cluster alone: else Ray leaves one in the home folder, and every `ray start` after it asks
+        # its clients for that one.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     try:
         yield

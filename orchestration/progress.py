@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 _RECENT_STEPS = 8  # rows of the live table
+_LOG_WIDTH = 140
 _EVERY_S = 5.0  # between two lines of a warm start where there is no terminal
 
 
@@ -23,6 +24,8 @@ class Display:
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, soft_wrap=True)
+        if not self._console.is_terminal:
+            self._console.width = _LOG_WIDTH  # of a file or a pipe; rich would cut tables at 80
         self._live: Live | None = None
         self._rows: list[Mapping[str, float | int | None]] = []
         self._steps = 0

@@ -21,7 +21,7 @@ from pathlib import Path
 import tomli_w
 
 from orchestration.actors import RewardAccess
-from orchestration.files import write_atomically
+from orchestration.files import open_private, write_atomically
 from rewards.client import RewardClient
 from rewards.settings import RewardServiceSettings
 from schemas.errors import ConfigError, DeadlineError, RewardError
@@ -81,7 +81,7 @@ class LocalRewardService:
         command = [sys.executable, "-m", "rewards.serve", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--token-file", str(token_file), "--address-file", str(address_file)]
         command += ["--config", str(settings_file)]
-        with self._log_path.open("ab") as log:
+        with open_private(self._log_path, "a") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec only; nothing is waited for here
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=_die_with_parent, env={**os.environ, "OMP_NUM_THREADS": "1"},

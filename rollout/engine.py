@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -63,6 +64,9 @@ class Engine:
             forbidden_token_ids: ids that are never sampled.
             tensor_shapes: name -> shape of every tensor that a push has to bring.
         """
+        if not torch.accelerator.is_available():
+            # Eager mode still compiles the sampler's helpers: a C++ compiler and 5 s in the first group, for nothing.
+            os.environ["TORCHDYNAMO_DISABLE"] = "1"
         # In this thread: AsyncLLM ties its sockets to the running loop.
         llm = AsyncLLM.from_engine_args(_engine_args(settings, model_path))
         await llm.init_weight_transfer_engine(WeightTransferInitRequest({"shapes": tensor_shapes}))

@@ -62,10 +62,15 @@ def problems_of(
     if len({manifest.version for manifest, _ in buckets}) > 1:
         problems.append("buckets of different versions")
     tensors = [(spec, data) for manifest, data in buckets for spec in manifest.tensors]
+
+    def check(tensor: tuple[TensorSpec, NDArray[np.uint8]]) -> str | None:
+        spec, data = tensor
+        return _tensor_problem(spec, data, expected.get(spec.name), dtype)
+
     # Hashing releases the GIL and dominates a large push.
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        found = pool.map(lambda pair: _tensor_problem(*pair, expected.get(pair[0].name), dtype), tensors)
-        problems += [f"{spec.name}: {problem}" for (spec, _), problem in zip(tensors, found, strict=True) if problem]
+        found = list(pool.map(check, tensors))
+    problems += [f"{spec.name}: {problem}" for (spec, _), problem in zip(tensors, found, strict=True) if problem]
     return problems
 
 
@@ -82,9 +87,7 @@ def _name_problems(names: Sequence[str], expected: Iterable[str], tied_head: boo
     return problems
 
 
-def _tensor_problem(
-    spec: TensorSpec, data: NDArray[np.uint8], shape: Sequence[int] | None, dtype: str
-) -> str | None:
+def _tensor_problem(spec: TensorSpec, data: NDArray[np.uint8], shape: Sequence[int] | None, dtype: str) -> str | None:
     if spec.dtype != dtype:
         return f"dtype {spec.dtype}, served is {dtype}"
     if shape is not None and list(shape) != list(spec.shape):

@@ -34,14 +34,14 @@ REFUSED = "push refused"
 
 
 @dataclass
-class ModelTensors(WeightTransferInitInfo):
+class ModelTensors(WeightTransferInitInfo):  # type: ignore[misc]
     """Name -> shape of every tensor that a push has to bring."""
 
     shapes: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass
-class PushedBuckets(WeightTransferUpdateInfo):
+class PushedBuckets(WeightTransferUpdateInfo):  # type: ignore[misc]
     """``SharedBuckets.update_info``: a mappable path, and per bucket its offset and manifest."""
 
     path: str

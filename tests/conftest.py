@@ -5,7 +5,7 @@ Everything is made on first use: a test that asks for nothing pays nothing.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,8 +87,10 @@ class ReferencePolicy:
     """transformers' forward of the tiny model, one row a completion: the truth that the engine is held to."""
 
     def __init__(self, folder: Path, forbidden_token_ids: Sequence[int]) -> None:
+        import torch
         from transformers import Qwen3VLForConditionalGeneration
 
+        torch.set_num_threads(1)  # the engine has the other core
         self._model = Qwen3VLForConditionalGeneration.from_pretrained(folder).eval()
         self._image_token_id = self._model.config.image_token_id
         self._forbidden = list(forbidden_token_ids)
@@ -99,7 +101,11 @@ class ReferencePolicy:
         return {name: tensor.clone() for name, tensor in state.items() if name != "lm_head.weight"}
 
     def logprobs(
-        self, weights: Mapping[str, torch.Tensor], processed: ProcessedPrompt, token_ids: Sequence[int], temperature: float
+        self,
+        weights: Mapping[str, torch.Tensor],
+        processed: ProcessedPrompt,
+        token_ids: Sequence[int],
+        temperature: float,
     ) -> np.ndarray:
         """Log-probabilities of ``token_ids`` under ``weights``, float32 [tokens]; forbidden ids are left out."""
         import torch
@@ -177,14 +183,23 @@ def pack() -> Callable[..., list[WeightBucket]]:
     return pack_weights
 
 
+@pytest.fixture(scope="session")
+def monkeypatch_session() -> Iterator[pytest.MonkeyPatch]:
+    """Undone when the session ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def served(tiny_model: Path) -> AsyncIterator[Served]:
+async def served(tiny_model: Path, monkeypatch_session: pytest.MonkeyPatch) -> AsyncIterator[Served]:
     """The one engine of the test session; tests that use it run in the session's event loop."""
     from prompts.images import load_image
     from rollout.processor import Processor
     from rollout.settings import RolloutSettings
     from rollout.worker import RolloutWorker
 
+    # Inherited by the engine's process. More threads than cores make every step several times slower.
+    monkeypatch_session.setenv("OMP_NUM_THREADS", "1")
     settings = RolloutSettings(max_num_seqs=64, kv_cache_mib=128)
     worker = RolloutWorker(settings, str(tiny_model), load_image, name="test-worker")
     await worker.start()

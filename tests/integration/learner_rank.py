@@ -18,6 +18,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from learner_cases import make_conversations, make_groups, special_ids  # noqa: E402
 
+from learner import policy  # noqa: E402
 from learner.engine import Learner  # noqa: E402
 from learner.settings import LearnerSettings  # noqa: E402
 from schemas.weights import WeightBucket  # noqa: E402
@@ -54,12 +55,16 @@ def weights(buckets: list[WeightBucket]) -> dict[str, list[float]]:
     for bucket in buckets:
         for spec in bucket.manifest.tensors:
             raw = bucket.data[spec.offset : spec.offset + spec.nbytes]
-            values[spec.name] = raw.view(np.float32)[:: max(1, spec.nbytes // 40)].tolist()
+            tensor = torch.from_numpy(raw.copy()).view(getattr(torch, spec.dtype)).float()
+            values[spec.name] = tensor[:: max(1, len(tensor) // 10)].tolist()
     return values
 
 
-def rl_steps(place: Place, group_count: int, steps: int = 2, **settings: Any) -> dict[str, Any]:
+def rl_steps(
+    place: Place, group_count: int, steps: int = 2, head_chunk: int = policy.HEAD_CHUNK, **settings: Any
+) -> dict[str, Any]:
     """A few GRPO steps: metrics, log-probabilities before each step, and what the weights became."""
+    policy.HEAD_CHUNK = head_chunk
     engine = learner(place, **settings)
     groups = make_groups(place.model_path, group_count)[place.rank :: place.world_size]
     before = engine.logprobs(groups)

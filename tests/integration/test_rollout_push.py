@@ -126,9 +126,7 @@ async def test_a_damaged_push_is_refused_and_the_old_weights_serve_on(
         assert served.gap(completion, processed) < TOLERANCE
 
 
-async def test_a_push_under_a_wrong_version_is_refused(
-    served: Served, pack: Callable[..., list[WeightBucket]]
-) -> None:
+async def test_a_push_under_a_wrong_version_is_refused(served: Served, pack: Callable[..., list[WeightBucket]]) -> None:
     version = served.worker.version
     with pytest.raises(WeightPushError, match="version"):
         await served.worker.receive_weights(pack(served.history[version], version + 2), version + 1)

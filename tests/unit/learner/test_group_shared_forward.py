@@ -99,9 +99,7 @@ def test_a_chunked_head_gives_the_same_numbers_and_gradients(
         assert (chunked[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, name
 
 
-def test_a_batch_without_pictures_still_gives_every_vision_parameter_a_gradient_of_zero(
-    policy: Policy, model_path: str
-):
+def test_rows_without_pictures_still_give_every_vision_parameter_a_gradient_of_zero(policy: Policy, model_path: str):
     rng = np.random.default_rng(9)
     processed = make_prompt(model_path, rng, ())
     rows = group_batch([(make_group("g", processed, rng), processed)], [0], policy.facts()).rows
