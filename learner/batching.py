@@ -159,20 +159,6 @@ def row_length(group: RolloutGroup, processed: ProcessedPrompt) -> int:
     return len(processed.input_ids_P) + group.token_count
 
 
-def pack(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Indices packed so that each batch's padded size (rows x longest) stays within ``budget``; at least one a batch.
-
-    Longest first (equal lengths in order), so that rows of a like length share a batch and padding stays small.
-    """
-    batches: list[list[int]] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches
-
-
 def group_batch(groups: Sequence[Group], indices: Sequence[int], facts: ModelFacts) -> GroupBatch:
     """One row a group, ``groups[i]`` for i in ``indices``, right-padded; ``check_group`` comes before."""
     chosen = [groups[i] for i in indices]

@@ -27,13 +27,13 @@ from learner.batching import (
     empty_batch,
     empty_rows,
     group_batch,
-    pack,
     row_length,
     split_by_completion,
 )
-from learner.collectives import max_over_ranks, sum_over_ranks
+from learner.collectives import sum_over_ranks
 from learner.deepspeed_start import device_of_rank, start_engine, start_process_group
 from learner.losses import policy_loss
+from learner.planning import UpdatePlan, members_of_updates, plan_updates
 from learner.policy import Policy, load_model
 from learner.schedule import learning_rate_at
 from learner.settings import LearnerSettings
@@ -43,8 +43,6 @@ from schemas.errors import LearnerError
 from schemas.group import RolloutGroup
 from schemas.processed import ProcessedConversation
 from schemas.weights import WeightBucket
-
-Plan = list[list[int]]  # one update: indices of this rank's groups, a list per micro-batch
 
 
 @dataclass(frozen=True)
@@ -171,17 +169,18 @@ class Learner:
         """
         start_s = time.perf_counter()
         lengths = [len(c.prompt.input_ids_P) for c in batch]
-        plan = self._padded([pack(lengths, self._settings.micro_batch_tokens)])[0]
-        answers = float(sum(int(c.loss_mask_P.sum()) for c in batch))
-        answers, tokens = sum_over_ranks([answers, float(sum(lengths))], self._device)
+        asked = [int(c.loss_mask_P.sum()) for c in batch]
+        everything = [list(range(len(batch)))]
+        (plan,) = plan_updates(everything, lengths, asked, self._settings.micro_batch_tokens, self._device)
+        answers, tokens = sum_over_ranks([float(sum(asked)), float(sum(lengths))], self._device)
         if answers == 0.0:
             raise LearnerError("the SFT batch has no answer token")
         loss_sum = 0.0
-        for indices in plan:
+        for number, indices in enumerate(plan.micro_batches, start=1):
             chosen = [batch[i] for i in indices]
             rows = conversation_rows(chosen, self._facts) if chosen else empty_rows(self._facts)
-            loss = -self._engine(rows.to(self._device), False).sum()
-            self._backward(loss * (self._world_size / answers), last=indices is plan[-1])
+            loss = -self._engine(rows.to(self._device), False, plan.head_slices).sum()
+            self._backward(loss * (self._world_size / answers), last=number == len(plan.micro_batches))
             loss_sum += float(loss.detach())
         grad_norm, applied = self._step()
         loss_sum = sum_over_ranks([loss_sum], self._device)[0]
@@ -213,46 +212,31 @@ class Learner:
         """Leaves the process group."""
         torch.distributed.destroy_process_group()
 
-    def _plans(self, groups: Sequence[Group], updates: int) -> list[Plan]:
-        """Which groups go into which update and micro-batch; equally many micro-batches on every rank.
-
-        The update follows a group's place in the whole step, ``rank + world_size * index``, so that one rank and
-        several divide a step alike.
-        """
+    def _plans(self, groups: Sequence[Group], updates: int) -> list[UpdatePlan]:
         total = int(sum_over_ranks([float(len(groups))], self._device)[0])
-        members: list[list[int]] = [[] for _ in range(updates)]
-        for index in range(len(groups)):
-            place = self._rank + self._world_size * index
-            members[min(place * updates // total, updates - 1)].append(index)
-        plans = []
-        for indices in members:
-            lengths = [row_length(*groups[i]) for i in indices]
-            packed = pack(lengths, self._settings.micro_batch_tokens)
-            plans.append([[indices[i] for i in batch] for batch in packed])
-        return self._padded(plans)
+        return plan_updates(
+            members_of_updates(len(groups), updates, rank=self._rank, world_size=self._world_size, total=total),
+            lengths=[row_length(*group) for group in groups],
+            asked=[group.token_count for group, _ in groups],
+            budget=self._settings.micro_batch_tokens,
+            device=self._device,
+        )
 
-    def _padded(self, plans: list[Plan]) -> list[Plan]:
-        """Every plan with as many micro-batches as the rank that has most; ZeRO's collectives need equal counts."""
-        counts = max_over_ranks([float(len(plan)) for plan in plans], self._device)
-        return [
-            [*plan, *([] for _ in range(int(count) - len(plan)))] for plan, count in zip(plans, counts, strict=True)
-        ]
-
-    def _batch(self, groups: Sequence[Group], indices: list[int]) -> GroupBatch:
+    def _batch(self, groups: Sequence[Group], indices: Sequence[int]) -> GroupBatch:
         batch = group_batch(groups, indices, self._facts) if indices else empty_batch(self._facts)
         return batch.to(self._device)
 
-    def _logprobs(self, groups: Sequence[Group], plan: Plan) -> dict[int, Tensor]:
+    def _logprobs(self, groups: Sequence[Group], plan: UpdatePlan) -> dict[int, Tensor]:
         """Per group index its tokens' log-probabilities, on the CPU, without gradient."""
         noted: dict[int, Tensor] = {}
         with torch.no_grad():
-            for indices in plan:
+            for indices in plan.micro_batches:
                 batch = self._batch(groups, indices)
-                noted |= _by_group(self._engine(batch.rows, True), groups, indices)
+                noted |= _by_group(self._engine(batch.rows, True, plan.head_slices), groups, indices)
         return noted
 
     def _update(
-        self, groups: Sequence[Group], plan: Plan, tokens: float
+        self, groups: Sequence[Group], plan: UpdatePlan, tokens: float
     ) -> tuple[UpdateSums, dict[int, Tensor], dict[int, Tensor]]:
         """One optimiser update; ``tokens`` is the global count that the loss is a mean over.
 
@@ -263,10 +247,10 @@ class Learner:
         logprobs: dict[int, Tensor] = {}
         ref_logprobs: dict[int, Tensor] = {}
         sums_3 = torch.zeros(3, dtype=torch.float64, device=self._device)
-        for number, indices in enumerate(plan):
+        for number, indices in enumerate(plan.micro_batches, start=1):
             batch = self._batch(groups, indices)
-            logprobs_T = self._engine(batch.rows, True)
-            ref_logprobs_T = self._ref_logprobs(batch)
+            logprobs_T = self._engine(batch.rows, True, plan.head_slices)
+            ref_logprobs_T = self._ref_logprobs(batch, plan.head_slices)
             loss = policy_loss(
                 logprobs_T,
                 batch.tokens.rollout_logprobs_T,
@@ -278,7 +262,7 @@ class Learner:
                 ref_logprobs_T=ref_logprobs_T,
             )
             # DeepSpeed averages gradients over the ranks; the world size turns that into a sum over all tokens.
-            self._backward(loss.loss_sum * (self._world_size / tokens), last=number == len(plan) - 1)
+            self._backward(loss.loss_sum * (self._world_size / tokens), last=number == len(plan.micro_batches))
             sums_3 += torch.stack([loss.loss_sum.detach(), loss.kl_sum, loss.clipped_sum]).double()
             logprobs |= _by_group(logprobs_T, groups, indices)
             if ref_logprobs_T is not None:
@@ -287,11 +271,11 @@ class Learner:
         loss_sum, kl_sum, clipped_sum = sums_3.tolist()
         return UpdateSums(loss_sum, kl_sum, clipped_sum, tokens, grad_norm, applied), logprobs, ref_logprobs
 
-    def _ref_logprobs(self, batch: GroupBatch) -> Tensor | None:
+    def _ref_logprobs(self, batch: GroupBatch, head_slices: int) -> Tensor | None:
         if self._reference is None:
             return None
         with torch.no_grad():
-            ref_logprobs_T: Tensor = self._reference(batch.rows, True)
+            ref_logprobs_T: Tensor = self._reference(batch.rows, True, head_slices)
         return ref_logprobs_T
 
     def _backward(self, loss: Tensor, *, last: bool) -> None:
@@ -318,13 +302,13 @@ class Learner:
         return float(self._engine.get_global_grad_norm()), bool(self._engine.was_step_applied())
 
 
-def _trained_tokens(groups: Sequence[Group], plan: Plan) -> float:
+def _trained_tokens(groups: Sequence[Group], plan: UpdatePlan) -> float:
     """Tokens of this rank that the update's loss is taken on."""
-    chosen = [groups[i][0] for indices in plan for i in indices]
+    chosen = [groups[i][0] for i in plan.rows]
     return float(sum(len(c.token_ids) for group in chosen for c in group.completions if c.advantage is not None))
 
 
-def _by_group(logprobs_T: Tensor, groups: Sequence[Group], indices: list[int]) -> dict[int, Tensor]:
+def _by_group(logprobs_T: Tensor, groups: Sequence[Group], indices: Sequence[int]) -> dict[int, Tensor]:
     parts = logprobs_T.detach().cpu().split([groups[i][0].token_count for i in indices])
     return dict(zip(indices, parts, strict=True))
 

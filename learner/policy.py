@@ -17,8 +17,6 @@ from learner.batching import ModelFacts, Rows
 from learner.losses import token_logprobs
 from schemas.errors import DataError
 
-HEAD_CHUNK = 4096  # tokens per slice of the head: with 152 k words, float32 logits of a slice are 2.5 GB
-
 
 class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed by the type checker
     """Wraps the Hugging Face model; parameter names are its own behind the prefix ``model.``."""
@@ -45,12 +43,13 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
             rope_index=self.model.model.get_rope_index,
         )
 
-    def forward(self, rows: Rows, forbid: bool) -> Tensor:
+    def forward(self, rows: Rows, forbid: bool, head_slices: int = 1) -> Tensor:
         """Log-probabilities of ``rows.targets_T``, float32 [T].
 
         Args:
             rows: on the model's device.
             forbid: leave the forbidden ids out of the softmax, as sampling did (GRPO); False for plain SFT.
+            head_slices: above 1 the head runs in that many slices, recomputed in backward, to bound the logits' memory.
         """
         hidden_GLD = self.model.model(
             input_ids=rows.input_ids_GL,
@@ -63,16 +62,12 @@ class Policy(nn.Module):  # type: ignore[misc]  # torch is not followed by the t
         ).last_hidden_state
         hidden_TD = hidden_GLD.flatten(0, 1).index_select(0, rows.predictors_T)
         forbidden = (self._forbidden_ids if forbid else self._nothing_forbidden).to(hidden_TD.device)
-        if len(hidden_TD) <= HEAD_CHUNK:
+        if head_slices == 1:
             return self._head(hidden_TD, rows.targets_T, rows.temperature_T, forbidden)
-        slices = [slice(start, start + HEAD_CHUNK) for start in range(0, len(hidden_TD), HEAD_CHUNK)]
-        parts = [
-            checkpoint(
-                self._head, hidden_TD[s], rows.targets_T[s], rows.temperature_T[s], forbidden, use_reentrant=False
-            )
-            for s in slices
-        ]
-        return torch.cat(parts)
+        slices = zip(
+            *(t.tensor_split(head_slices) for t in (hidden_TD, rows.targets_T, rows.temperature_T)), strict=True
+        )
+        return torch.cat([checkpoint(self._head, *part, forbidden, use_reentrant=False) for part in slices])
 
     def _head(self, hidden_TD: Tensor, targets_T: Tensor, temperature_T: Tensor, forbidden: Tensor) -> Tensor:
         return token_logprobs(self.model.lm_head(hidden_TD), targets_T, temperature_T, forbidden)

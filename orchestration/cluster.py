@@ -249,9 +249,8 @@ async def ray_session() -> AsyncIterator[None]:
         ray.init(**quiet)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # A token for this cluster alone: else Ray leaves one in the home folder, and every `ray start` after it asks
-        # its clients for that one.
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        # Ray turns token authentication on for its own clusters. With a token for this one alone it leaves none in the
+        # home folder, which every later `ray start` would ask its clients for.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     try:

@@ -23,6 +23,7 @@ from vllm.distributed.weight_transfer.base import (
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
 from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
 
+from rollout.orphan import die_with_parent
 from rollout.shared_buckets import map_buckets
 from rollout.tied_head import repack_heads
 from rollout.weight_check import problems_of
@@ -55,6 +56,10 @@ class SharedMemoryReceiver(WeightTransferEngine[ModelTensors, PushedBuckets]):  
     init_info_cls = ModelTensors
     update_info_cls = PushedBuckets
     supports_draft_weight_update = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        die_with_parent()  # here, since this is the first of our code that runs in the engine's process only
 
     def init_transfer_engine(self, init_info: ModelTensors) -> None:
         """Remember what a whole push is."""

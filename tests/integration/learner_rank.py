@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from learner_cases import make_conversations, make_groups, special_ids  # noqa: E402
 
-from learner import policy  # noqa: E402
+from learner import planning  # noqa: E402
 from learner.engine import Learner  # noqa: E402
 from learner.settings import LearnerSettings  # noqa: E402
 from schemas.weights import WeightBucket  # noqa: E402
@@ -61,10 +61,10 @@ def weights(buckets: list[WeightBucket]) -> dict[str, list[float]]:
 
 
 def rl_steps(
-    place: Place, group_count: int, steps: int = 2, head_chunk: int = policy.HEAD_CHUNK, **settings: Any
+    place: Place, group_count: int, steps: int = 2, head_tokens: int = planning.HEAD_TOKENS, **settings: Any
 ) -> dict[str, Any]:
     """A few GRPO steps: metrics, log-probabilities before each step, and what the weights became."""
-    policy.HEAD_CHUNK = head_chunk
+    planning.HEAD_TOKENS = head_tokens
     engine = learner(place, **settings)
     groups = make_groups(place.model_path, group_count)[place.rank :: place.world_size]
     before = engine.logprobs(groups)

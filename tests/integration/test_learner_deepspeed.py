@@ -34,7 +34,7 @@ TWO_RANKS_JOBS = {
     "rl 1": ["rl_steps", {"zero_stage": 1, **RL}],
     "rl 2": ["rl_steps", {"zero_stage": 2, **RL}],
     # The two ways of recomputing (layers, slices of the head) under the stage that they are needed for.
-    "rl 3": ["rl_steps", {"zero_stage": 3, "gradient_checkpointing": True, "head_chunk": 16, **RL}],
+    "rl 3": ["rl_steps", {"zero_stage": 3, "gradient_checkpointing": True, "head_tokens": 16, **RL}],
     "sft 1": ["sft_steps", {"steps": 4, "zero_stage": 1}],
     "sft 2": ["sft_steps", {"steps": 4, "zero_stage": 2}],
     "sft 3": ["sft_steps", {"steps": 4, "zero_stage": 3}],

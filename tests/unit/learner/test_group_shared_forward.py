@@ -83,20 +83,18 @@ def test_groups_of_all_shapes_share_a_padded_batch_without_touching_each_other(p
     torch.testing.assert_close(together_T, alone_T, atol=1e-5, rtol=0)
 
 
-def test_a_chunked_head_gives_the_same_numbers_and_gradients(
-    policy: Policy, model_path: str, monkeypatch: pytest.MonkeyPatch
-):
+@pytest.mark.parametrize("head_slices", [3, 40])
+def test_a_sliced_head_gives_the_same_numbers_and_gradients(policy: Policy, model_path: str, head_slices: int):
     rng = np.random.default_rng(7)
     processed = make_prompt(model_path, rng)
     rows = group_batch([(make_group("g", processed, rng), processed)], [0], policy.facts()).rows
     whole_T = policy(rows, True)
     whole = gradients(policy, whole_T.sum())
-    monkeypatch.setattr("learner.policy.HEAD_CHUNK", 4)
-    chunked_T = policy(rows, True)
-    chunked = gradients(policy, chunked_T.sum())
-    torch.testing.assert_close(chunked_T, whole_T, atol=1e-6, rtol=0)
+    sliced_T = policy(rows, True, head_slices)
+    sliced = gradients(policy, sliced_T.sum())
+    torch.testing.assert_close(sliced_T, whole_T, atol=1e-6, rtol=0)
     for name, gradient in whole.items():
-        assert (chunked[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, name
+        assert (sliced[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-7, name
 
 
 def test_rows_without_pictures_still_give_every_vision_parameter_a_gradient_of_zero(policy: Policy, model_path: str):

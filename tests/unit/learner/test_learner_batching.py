@@ -2,11 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from learner_cases import make_conversations, make_group, make_groups, make_prompt, special_ids
 
-from learner.batching import check_group, conversation_rows, group_batch, pack, split_by_completion
+from learner.batching import check_group, conversation_rows, group_batch, split_by_completion
 from learner.policy import Policy, load_model
 from schemas.errors import DataError, LearnerError
 from schemas.processed import ProcessedConversation, ProcessedPrompt
@@ -72,14 +70,6 @@ def test_picture_tokens_that_do_not_equal_the_grid_are_refused_even_with_a_right
     assert "runs of picture tokens are [4, 6]" in refused(policy, make_group("g0", swapped, rng), swapped)
     short = dataclasses.replace(whole, pixel_values_ND=whole.pixel_values_ND[:-4])
     assert "patches" in refused(policy, make_group("g0", short, rng), short)
-
-
-@given(st.lists(st.integers(1, 50), max_size=20), st.integers(1, 120))
-def test_packing_places_each_row_once_and_stays_within_the_budget(lengths: list[int], budget: int):
-    batches = pack(lengths, budget)
-    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
-    for batch in batches:
-        assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= budget
 
 
 def test_columns_follow_the_completions_tokens(policy: Policy, model_path: str):
