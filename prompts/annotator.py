@@ -16,7 +16,7 @@ from schemas.prompt import Box
 LOOSE_RANGE = (1.0, 1.7)
 """How many times too wide and too high an annotator draws a box."""
 FORGOTTEN_SHARE = 0.25
-_PRIOR_SHARE = 0.5
+_PRIOR_SHARE = 0.75
 _PRIOR_SENTENCES = (
     "Unchanged from the prior study.",
     "Compared with the prior study, there is no change.",
@@ -39,13 +39,13 @@ def loosen(box: Box, rng: np.random.Generator) -> Box:
 
 
 def careless_report(sentences: Sequence[str], rng: np.random.Generator) -> str:
-    """A report with a quarter of the sentences forgotten (never all), half the time with a look at an earlier film."""
+    """A report with a quarter of the sentences forgotten (never all), mostly opened by a look at an earlier film."""
     kept = [sentence for sentence in sentences if rng.uniform() >= FORGOTTEN_SHARE]
     if not kept:
         kept = [sentences[int(rng.integers(len(sentences)))]]
     if rng.uniform() < _PRIOR_SHARE:
         prior = _PRIOR_SENTENCES[int(rng.integers(len(_PRIOR_SENTENCES)))]
-        kept.insert(int(rng.integers(len(kept) + 1)), prior)
+        kept.insert(0, prior)
     return " ".join(kept)
 
 
