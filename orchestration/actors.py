@@ -9,6 +9,7 @@ Each pins itself to its cores and sends its own output to its own log file befor
 
 from __future__ import annotations
 
+import gc
 import os
 import socket
 import time
@@ -43,12 +44,23 @@ Logprobs = list[list[list[float]]]  # [groups][completions][tokens]
 
 
 def log_to(path: Path) -> None:
-    """Send this process's standard output and error, and its children's, to a 0600 file."""
+    """Send this process's standard output and error, and its children's, to a file; all files are the owner's alone."""
+    os.umask(0o077)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+
+
+def settle_memory() -> None:
+    """Exempt what start-up made from garbage collection.
+
+    Millions of objects of imported libraries never become garbage; a full collection that walks them stops the
+    process for half a second (measured: every 19th push took 0.7 s instead of 0.2 s).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass(frozen=True)
@@ -86,6 +98,7 @@ class RolloutNode:
         """Start the engine; seconds that it took."""
         started = time.monotonic()
         await self._worker.start()
+        settle_memory()
         return time.monotonic() - started
 
     async def generate(self, order: GroupOrder) -> tuple[GroupSummary, pa.Table]:
@@ -185,6 +198,7 @@ class LearnerRank:
             total_steps=total_steps,
             seed=seed,
         )
+        settle_memory()
         return time.monotonic() - started
 
     def train_step(self, version: int, *tables: pa.Table) -> tuple[dict[str, float | None], Logprobs]:

@@ -27,6 +27,7 @@ from schemas.prompt import Split
 app = typer.Typer(
     name="overread",
     help="Train chest X-ray vision-language models with GRPO: Ray, vLLM, a reward service, DeepSpeed.",
+    epilog="Example: `overread train recipes/phantom-cpu.toml --steps=4 --groups_per_step=4`",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -220,6 +221,9 @@ def main() -> None:
         sys.exit(EXIT_BAD_INPUT)
     except OverreadError as error:
         sys.stderr.write(f"overread: {error}\n")
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        sys.stderr.write("overread: interrupted at once; a run goes on from its last checkpoint with train --resume\n")
         sys.exit(EXIT_FAILED)
     sys.exit(status or EXIT_DONE)
 

@@ -26,7 +26,7 @@ from orchestration.actors import LearnerRank, Recorder, RewardAccess, RolloutNod
 from orchestration.config import Recipe
 from orchestration.groups import GroupOrder, GroupSummary
 from orchestration.waits import Waits
-from schemas.errors import OverreadError, RolloutError, WeightPushError
+from schemas.errors import LearnerError, OverreadError, RolloutError, WeightPushError
 from schemas.group import Sampling
 from schemas.prompt import Conversation, Prompt
 
@@ -73,12 +73,13 @@ class Worker:
 
 @dataclass(frozen=True)
 class Push:
-    """One weight push to all engines: seconds in all and of pause, bytes, and the canary's gap (nats)."""
+    """One weight push to all engines: seconds (also without generation), bytes, the canary's seconds and gap (nats)."""
 
     version: int
     seconds: float
     pause_s: float
     bytes: int
+    canary_s: float
     canary_gap: float
 
 
@@ -104,7 +105,10 @@ class LearnerGroup:
 
     async def _all(self, kind: str, then: str, references: Sequence[Any]) -> list[Any]:
         gathered = asyncio.gather(*(resolve(reference) for reference in references))
-        return await self._waits.wait(kind, "the learner", then, gathered)
+        try:
+            return await self._waits.wait(kind, "the learner", then, gathered)
+        except RayActorError as error:
+            raise LearnerError(f"a learner rank died during a {kind}; see logs/learner-*.log; {then}") from error
 
     async def train_step(self, groups: Sequence[GroupRef], version: int) -> tuple[Metrics, list[Any]]:
         """Train on the groups at the learner's ``version``.
@@ -204,11 +208,22 @@ class Cluster:
         started = time.monotonic()
         weights = learner.weights(version)
         live = [worker for worker in self.workers if worker.alive]
-        pushed = asyncio.gather(*(resolve(w.actor.receive_weights.remote(version, weights)) for w in live))
-        reports = await self.waits.wait("weight push", ", ".join(w.name for w in live), "the run stops", pushed)
-        seconds = time.monotonic() - started
-        gap = max([await self._canary_gap(learner, worker, canary, version) for worker in live])
-        return Push(version, seconds, max(r.pause_s for r in reports), sum(r.bytes for r in reports), gap)
+        names = ", ".join(worker.name for worker in live)
+        try:
+            pushed = asyncio.gather(*(resolve(w.actor.receive_weights.remote(version, weights)) for w in live))
+            reports = await self.waits.wait("weight push", names, "the run stops", pushed)
+            arrived = time.monotonic()
+            gap = max([await self._canary_gap(learner, worker, canary, version) for worker in live])
+        except RayActorError as error:
+            raise WeightPushError(f"one of {names} died while it received version {version}; see its log") from error
+        return Push(
+            version=version,
+            seconds=arrived - started,
+            pause_s=max(report.pause_s for report in reports),
+            bytes=sum(report.bytes for report in reports),
+            canary_s=time.monotonic() - arrived,
+            canary_gap=gap,
+        )
 
     async def _canary_gap(self, learner: LearnerGroup, worker: Worker, prompt: Prompt, version: int) -> float:
         # Not greedy: only of a sampled token does the engine report a probability that the learner can mirror.

@@ -27,6 +27,9 @@ from schemas.group import Sampling
 from schemas.prompt import Prompt
 
 
+PROMPTS_AT_ONCE = 64  # per engine
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Scores by metric and prompt_id, each prompt's patient and data set; ``missing`` counts failed generations."""
@@ -106,7 +109,9 @@ async def evaluate(
         )
         for prompt in prompts
     ]
-    outcomes = await asyncio.gather(*(_one(cluster, order) for order in orders))
+    # Not all at once: scores of the first answers are fetched while the engine writes the next ones.
+    at_once = asyncio.Semaphore(PROMPTS_AT_ONCE * len(cluster.workers))
+    outcomes = await asyncio.gather(*(_one(cluster, order, at_once) for order in orders))
     made = [(order.prompt, *outcome) for order, outcome in zip(orders, outcomes, strict=True) if outcome is not None]
     if made:
         await cluster.record_groups(record_to, [group for _, _, group in made])
@@ -124,11 +129,12 @@ async def evaluate(
     )
 
 
-async def _one(cluster: Cluster, order: GroupOrder) -> tuple[GroupSummary, object] | None:
-    try:
-        return await cluster.produce(order)
-    except RolloutError:
-        return None
+async def _one(cluster: Cluster, order: GroupOrder, at_once: asyncio.Semaphore) -> tuple[GroupSummary, object] | None:
+    async with at_once:
+        try:
+            return await cluster.produce(order)
+        except RolloutError:
+            return None
 
 
 class HeldOut:

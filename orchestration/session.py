@@ -8,6 +8,7 @@ Input: a run folder, new or reopened. Output: an exit status; everything else li
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -67,6 +68,7 @@ class Session:
         Raises:
             OverreadError: the run failed; its checkpoints are whole.
         """
+        os.umask(0o077)  # every file of a run is its owner's alone
         recipe, logs = self._recipe, self._run.path / "logs"
         with self._stages.stage("assets"):
             data = await asyncio.to_thread(ensure_data, recipe, self._display.note)
@@ -80,6 +82,8 @@ class Session:
             if model is None:
                 return self._stopped("the warm start was not finished; start again: overread train")
             cluster, learner = await stack.enter_async_context(self._actors(model, logs))
+            if self._stop.requested:
+                return self._stopped("before the first step; start again with the same command")
             trainer = await self._prepare(cluster, learner, data, train_prompts)
             with self._stages.stage("train"), self._display.training(recipe.steps):
                 await trainer.train(self._stop)

@@ -22,6 +22,8 @@ from prompts.store import read_conversations
 from schemas.errors import ConfigError
 from schemas.prompt import Conversation
 
+MAX_RANKS_ON_CORES = 8  # each holds a model, an optimiser and a gigabyte of libraries
+
 Show = Callable[[int, int, dict[str, float | None]], None]
 
 
@@ -43,7 +45,7 @@ async def warm_start(
 ) -> bool:
     """Train ``model`` on the train split's conversations into ``out`` (appears whole); False if it was stopped.
 
-    Needs a running Ray session. The learner has every core of the machine: nothing else runs yet.
+    Needs a running Ray session. Without GPUs the learner takes every core of the machine, since nothing else runs yet.
 
     Raises:
         ConfigError: the recipe has no ``[sft]`` table, or a batch that its ranks can't share.
@@ -51,14 +53,15 @@ async def warm_start(
     """
     if recipe.sft is None:
         raise ConfigError("sft", "is required for a warm start", "nothing", "add an [sft] table to the recipe")
-    settings, ranks = recipe.sft, recipe.learner.ranks
+    settings, cores = recipe.sft, usable_cores()
+    gpu_share = gpu_share_of(recipe.learner.ranks)
+    ranks = recipe.learner.ranks if gpu_share else _ranks_on_cores(recipe, len(cores))
     if settings.batch_size % ranks:
         raise ConfigError(
             "sft.batch_size", f"must be a multiple of learner.ranks ({ranks})", settings.batch_size, "change one"
         )
     conversations = read_conversations(data, split="train")
-    gpu_share, cores = gpu_share_of(ranks), usable_cores()
-    placement = on_gpus(0, ranks) if gpu_share else place(cores, 0, 0, ranks, max(1, len(cores) // ranks))
+    placement = on_gpus(0, ranks) if gpu_share else place(cores, 0, 0, ranks, len(cores) // ranks)
     sft_learner, waits = settings.learner_settings(recipe.learner), Waits(FLOORS)
     learner = learner_group(sft_learner, str(model), placement.ranks, gpu_share, log_dir, waits)
     try:
@@ -73,6 +76,13 @@ async def warm_start(
     finally:
         learner.stop()
     return True
+
+
+def _ranks_on_cores(recipe: Recipe, cores: int) -> int:
+    """As many ranks as the cores allow and the batch divides into: two of one core beat one of two by half here."""
+    assert recipe.sft is not None
+    most = min(MAX_RANKS_ON_CORES, max(1, cores // recipe.learner.cores))
+    return next(ranks for ranks in range(most, 0, -1) if recipe.sft.batch_size % ranks == 0)
 
 
 async def sft_command(recipe: Recipe, display: Display) -> int:

@@ -46,6 +46,7 @@ def metrics_line(
         "rollout/tokens_per_s": sum(tokens) / times.step_s,
         "rollout/completions_per_s": len(tokens) / times.step_s,
         "push/canary_gap": push.canary_gap,
+        "push/canary_s": push.canary_s,
         "push/pause_s": push.pause_s,
         "time/step_s": times.step_s,
         "time/wait_for_groups_s": times.wait_for_groups_s,

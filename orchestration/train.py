@@ -89,7 +89,7 @@ class Trainer:
         await self._checkpoint()
 
     async def _one_step(self, groups: list[Buffered[Produced]], producer: Producer, last_end: float) -> float:
-        """Train, push, record; the time it ended."""
+        """Train, push, record; the time from which the next step counts (an evaluation is no step's time)."""
         taken = time.monotonic()
         step = self.step + 1
         references = [buffered.group.reference for buffered in groups]
@@ -106,10 +106,10 @@ class Trainer:
         self._run.ledger.trained(
             step, self._incarnation, push.version, [buffered.group.summary.group_id for buffered in groups]
         )
+        ended = time.monotonic()
         evaluated = await self._hooks.evaluate(step)
         stats = await self._cluster.stats()
         self._note_outages(stats)
-        ended = time.monotonic()
         times = StepTimes(taken - last_end, trained - taken, push.seconds, ended - last_end)
         summaries = [buffered.group.summary for buffered in groups]
         line = {
@@ -121,7 +121,7 @@ class Trainer:
         self._hooks.show(line)
         if step % self._recipe.checkpoint_every == 0:
             await self._checkpoint()
-        return ended
+        return time.monotonic()
 
     def _note_outages(self, stats: Mapping[str, float]) -> None:
         retries = int(stats["reward_retries"])
