@@ -26,7 +26,6 @@ from schemas.errors import RolloutError
 from schemas.group import Sampling
 from schemas.prompt import Prompt
 
-
 PROMPTS_AT_ONCE = 64  # per engine
 
 
