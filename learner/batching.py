@@ -85,13 +85,11 @@ class TokenColumns:
 
     Attributes:
         rollout_logprobs_T: from sampling, float32.
-        versions_T: policy version that made the token, int64.
         advantages_T: its completion's, float32; 0 where there is none.
         loss_mask_T: bool, False where its completion has no advantage.
     """
 
     rollout_logprobs_T: Tensor
-    versions_T: Tensor
     advantages_T: Tensor
     loss_mask_T: Tensor
 
@@ -102,15 +100,14 @@ class TokenColumns:
 
 @dataclass(frozen=True)
 class GroupBatch:
-    """One micro-batch: rows, columns, and which groups (indices into the caller's sequence) they are of."""
+    """One micro-batch: rows, and columns of their completion tokens."""
 
     rows: Rows
     tokens: TokenColumns
-    group_indices: tuple[int, ...]
 
     def to(self, device: torch.device) -> GroupBatch:
         """The same batch on ``device``."""
-        return GroupBatch(self.rows.to(device), self.tokens.to(device), self.group_indices)
+        return GroupBatch(self.rows.to(device), self.tokens.to(device))
 
 
 def check_group(group: RolloutGroup, processed: ProcessedPrompt, facts: ModelFacts) -> None:
@@ -191,11 +188,10 @@ def group_batch(groups: Sequence[Group], indices: Sequence[int], facts: ModelFac
     )
     tokens = TokenColumns(
         rollout_logprobs_T=torch.tensor([v for _, c in completions for v in c.rollout_logprobs], dtype=torch.float32),
-        versions_T=torch.from_numpy(np.concatenate([c.version_of_tokens() for _, c in completions]).astype(np.int64)),
         advantages_T=per_token([c.advantage or 0.0 for _, c in completions]),
         loss_mask_T=per_token([float(c.advantage is not None) for _, c in completions]).bool(),
     )
-    return GroupBatch(rows=with_picture(rows, facts), tokens=tokens, group_indices=tuple(indices))
+    return GroupBatch(rows=with_picture(rows, facts), tokens=tokens)
 
 
 def conversation_rows(conversations: Sequence[ProcessedConversation], facts: ModelFacts) -> Rows:
@@ -282,11 +278,9 @@ def empty_batch(facts: ModelFacts) -> GroupBatch:
         rows=empty_rows(facts),
         tokens=TokenColumns(
             rollout_logprobs_T=torch.zeros(0),
-            versions_T=torch.zeros(0, dtype=torch.int64),
             advantages_T=torch.zeros(0),
             loss_mask_T=torch.zeros(0, dtype=torch.bool),
         ),
-        group_indices=(),
     )
 
 

@@ -43,6 +43,19 @@ if TYPE_CHECKING:
 Logprobs = list[list[list[float]]]  # [groups][completions][tokens]
 
 
+@dataclass(frozen=True)
+class StepLogprobs:
+    """One rank's log-probabilities of a step (nats), in the order of its groups.
+
+    Attributes:
+        learner: of the policy before the step's first update.
+        ref: of the reference policy; None without one.
+    """
+
+    learner: Logprobs
+    ref: Logprobs | None
+
+
 def log_to(path: Path) -> None:
     """Send this process's standard output and error, and its children's, to a file; all files are the owner's alone."""
     os.umask(0o077)
@@ -201,10 +214,10 @@ class LearnerRank:
         settle_memory()
         return time.monotonic() - started
 
-    def train_step(self, version: int, *tables: pa.Table) -> tuple[dict[str, float | None], Logprobs]:
-        """One step on this rank's share of the groups: global metrics, this rank's learner_logprobs."""
+    def train_step(self, version: int, *tables: pa.Table) -> tuple[dict[str, float | None], StepLogprobs]:
+        """One step on this rank's share of the groups: global metrics, this rank's log-probabilities."""
         result = self._learner.train_step([unpack_group(table) for table in tables], version)
-        return result.metrics, result.learner_logprobs
+        return result.metrics, StepLogprobs(result.learner_logprobs, result.ref_logprobs)
 
     def logprobs(self, *tables: pa.Table) -> tuple[Logprobs, Logprobs]:
         """The learner's and the engine's log-probabilities of these groups' tokens, for the canary."""
@@ -212,10 +225,10 @@ class LearnerRank:
         theirs = [[list(c.rollout_logprobs) for c in group.completions] for group, _ in groups]
         return self._learner.logprobs(groups), theirs
 
-    def weights(self, version: int) -> list[WeightBucket]:
-        """The served weights; every rank takes part, rank 0 returns them and the others return nothing."""
+    def weights(self, version: int) -> tuple[int, list[WeightBucket]]:
+        """Bytes, and the served weights; every rank takes part, and all but rank 0 return none."""
         buckets = self._learner.weight_buckets(version)
-        return buckets if self._rank == 0 else []
+        return sum(bucket.manifest.nbytes for bucket in buckets), buckets
 
     def sft_step(self, batch: Sequence[Conversation], following: Sequence[Conversation]) -> dict[str, float | None]:
         """One SFT step on this rank's share; meanwhile a thread reads and processes the ``following`` one."""
@@ -243,15 +256,17 @@ class Recorder:
     def __init__(self, log_path: Path) -> None:
         log_to(log_path)
 
-    def write_step(self, path: Path, step: int, ranks: int, *parts: Logprobs | pa.Table) -> int:
+    def write_step(self, path: Path, step: int, ranks: int, *parts: StepLogprobs | pa.Table) -> int:
         """Write rollouts/step-*.parquet; its size in bytes.
 
         Args:
-            parts: first ``ranks`` lists of learner_logprobs, then the groups' tables, in the ranks' order.
+            parts: first ``ranks`` StepLogprobs, then the groups' tables, in the ranks' order.
         """
         groups = [table_to_groups(table)[0] for table in parts[ranks:]]
-        logprobs = [group for part in parts[:ranks] for group in part]
-        return _write_parquet(step_table(step, groups, logprobs, None), path)
+        learner = [group for part in parts[:ranks] for group in part.learner]
+        # All ranks have a reference policy, or none has.
+        ref = [group for part in parts[:ranks] for group in part.ref or ()] or None
+        return _write_parquet(step_table(step, groups, learner, ref), path)
 
     def write_groups(self, path: Path, *tables: pa.Table) -> int:
         """Write an evaluation's groups; the file's size in bytes."""

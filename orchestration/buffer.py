@@ -39,13 +39,15 @@ class GroupBuffer(Generic[Ref]):
     Args:
         groups_per_step: groups that one ``take`` returns.
         max_staleness: policy versions that a token may be behind the learner when it is trained on.
+        groups_wanted: groups that the rest of the run will train on; no more are let in.
         version: the version that all engines serve now; ``pushed`` moves it on.
     """
 
-    def __init__(self, groups_per_step: int, max_staleness: int, version: int = 0) -> None:
+    def __init__(self, groups_per_step: int, max_staleness: int, groups_wanted: int, version: int = 0) -> None:
         self.groups_per_step = groups_per_step
         self.max_staleness = max_staleness
         self.version = version
+        self._wanted = groups_wanted
         self._free = (max_staleness + 1) * groups_per_step
         self._issued = 0
         self._in_flight: set[Slot] = set()
@@ -64,10 +66,11 @@ class GroupBuffer(Generic[Ref]):
         return len(self._ready)
 
     async def acquire(self) -> Slot:
-        """Wait for a free slot and take it for a group that is issued now."""
+        """Wait for a free slot, and for a group to be wanted; take it for a group that is issued now."""
         async with self._changed:
-            await self._changed.wait_for(lambda: self._free > 0)
+            await self._changed.wait_for(lambda: self._free > 0 and self._wanted > 0)
             self._free -= 1
+            self._wanted -= 1
             self._issued += 1
             slot = Slot(self._issued, self.version)
             self._in_flight.add(slot)
@@ -91,6 +94,7 @@ class GroupBuffer(Generic[Ref]):
         async with self._changed:
             self._in_flight.remove(slot)
             self._free += 1
+            self._wanted += 1
             self._changed.notify_all()
 
     def _due(self, slot: Slot) -> bool:

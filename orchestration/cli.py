@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
+import sqlite3
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from orchestration.cli_data import data_app
 from orchestration.cli_rewards import rewards_app
@@ -36,6 +40,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
 
+_TYPER_INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
 _OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; see recipes/ and docs/recipes.md.")]
 
@@ -113,7 +118,10 @@ def sft(context: typer.Context, recipe: RecipeFile) -> None:
     raise typer.Exit(asyncio.run(sft_command(load_recipe(recipe, _overrides(context.args)), Display())))
 
 
-@app.command("eval", epilog="Example: `overread eval runs/phantom-cpu --data .cache/overread/phantoms --out eval.json`")
+@app.command(
+    "eval",
+    epilog="Example: `overread eval runs/phantom-cpu --data .cache/overread/phantoms-2400-0 --out eval.json`",
+)
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A run, checkpoint or model folder.")],
     data: Annotated[Path, typer.Option(help="Folder or parquet file of prompts.")],
@@ -140,8 +148,7 @@ def audit(
     if not source.is_file():
         raise ConfigError("RUN_DIR", "must be a run folder", run_dir, "give the folder that holds ledger.sqlite")
     with tempfile.TemporaryDirectory() as folder:
-        # A copy: a run may be writing to the file, and a reader's lock must never make it wait.
-        ledger = Ledger(Path(shutil.copy(source, folder)))
+        ledger = Ledger(_copy_of_ledger(source, Path(folder)))
         figures = ledger.audit()
         ledger.close()
     if as_json:
@@ -151,6 +158,30 @@ def audit(
             typer.echo(f"{name}: {value}")
     if figures["lost"] or figures["trained_twice"]:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _copy_of_ledger(source: Path, folder: Path) -> Path:
+    """One instant of a ledger that a run may be writing to: the run waits for the copy, not for the audit.
+
+    Raises:
+        ConfigError: the file is no ledger, or can't be read.
+    """
+    copy = folder / source.name
+    try:
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as run_ledger,
+            closing(sqlite3.connect(copy)) as audited,
+        ):
+            run_ledger.backup(audited)
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            remedy = "give the folder of a run, on a disk that can be read"
+            raise ConfigError("RUN_DIR", f"must hold a readable ledger ({error})", source, remedy) from error
+        # The run was killed inside a transaction, so nobody writes now. File and journal together are one instant;
+        # opening their copies rolls back, and the run's own files stay as they are for train --resume.
+        shutil.copy(source, copy)
+        shutil.copy(source.with_name(f"{source.name}-journal"), folder)
+    return copy
 
 
 @app.command(epilog="Example: `overread export runs/phantom-cpu exported-model`")
@@ -198,7 +229,7 @@ def _show_plan(recipe: Recipe) -> None:
     try:
         check_plan(made)
     except ConfigError as error:
-        console.print(f"[bold]no room here[/]: {error}")
+        console.print(f"[bold]would be refused here[/]: {escape(str(error))}")
 
 
 @app.command(epilog="Example: `overread doctor`")
@@ -214,18 +245,30 @@ def doctor() -> None:
 
 def main() -> None:
     """Console entry point: turns errors into one line and an exit status."""
+    os.umask(0o077)  # what any command writes, or a process that it starts, is its owner's alone: patients' data
     try:
-        status = app(standalone_mode=True)
+        status = app(standalone_mode=False)
+    except typer.TyperException as error:  # a wrong command line
+        sys.exit(_wrong_usage(error))
     except InputError as error:
         sys.stderr.write(f"overread: {error}\n")
         sys.exit(EXIT_BAD_INPUT)
     except OverreadError as error:
         sys.stderr.write(f"overread: {error}\n")
         sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
+    if status == _TYPER_INTERRUPTED:
         sys.stderr.write("overread: interrupted at once; a run goes on from its last checkpoint with train --resume\n")
         sys.exit(EXIT_FAILED)
-    sys.exit(status or EXIT_DONE)
+    sys.exit(status or EXIT_DONE)  # a command that only returns has no status
+
+
+def _wrong_usage(error: typer.TyperException) -> int:
+    message = error.format_message()
+    if message:  # without arguments a group has printed its help already
+        context: typer.Context | None = getattr(error, "ctx", None)
+        command = context.command_path if context else "overread"
+        sys.stderr.write(f"overread: {message} See: {command} --help\n")
+    return error.exit_code
 
 
 if __name__ == "__main__":

@@ -7,10 +7,16 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from schemas.errors import ConfigError
 
-data_app = typer.Typer(help="Convert, make and look at data.", no_args_is_help=True, rich_markup_mode="markdown")
+data_app = typer.Typer(
+    help="Convert, make and look at data.",
+    epilog="Example: `overread data phantoms my-phantoms --count 200 --seed 1`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 def _must_be_new(out: Path) -> None:
@@ -60,7 +66,7 @@ def tiny_model(
     typer.echo(f"wrote {out}")
 
 
-@data_app.command(epilog="Example: `overread data show .cache/overread/phantoms`")
+@data_app.command(epilog="Example: `overread data show .cache/overread/phantoms-2400-0`")
 def show(
     path: Annotated[Path, typer.Argument(metavar="P", help="Folder or parquet file of prompts.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -74,4 +80,4 @@ def show(
         return
     console = Console()
     for name, value in summary.model_dump(mode="json").items():
-        console.print(f"[bold]{name.replace('_', ' ')}[/]: {value}")
+        console.print(f"[bold]{name.replace('_', ' ')}[/]: {escape(str(value))}")

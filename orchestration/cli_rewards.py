@@ -8,7 +8,12 @@ from typing import Annotated
 
 import typer
 
-rewards_app = typer.Typer(help="Serve rewards over HTTP.", no_args_is_help=True, rich_markup_mode="markdown")
+rewards_app = typer.Typer(
+    help="Serve rewards over HTTP.",
+    epilog="Example: `overread rewards serve --port 8008`",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
 
 
 @rewards_app.callback()

@@ -12,12 +12,13 @@ import math
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
@@ -37,17 +38,24 @@ GroupRef = Any  # ray.ObjectRef of a travelling group; ray's own type is not gen
 FLOORS = {
     "engine start": 600.0,  # imports alone take a minute on two cores
     "learner start": 600.0,
-    "generation": 600.0,  # the worker's own deadline per group is shorter
     "training step": 600.0,
     "weight push": 120.0,
     "canary": 120.0,
     "checkpoint": 300.0,
     "recording": 120.0,
-    "shutdown": 20.0,
+    "engine counters": 60.0,
 }
+_SHUTDOWN_S = 20.0
+_GENERATION_SLACK_S = 60.0
 _CANARY_TOKENS = 8
 _CALLS_AT_ONCE = 4096  # of one rollout actor: its groups in flight, far above what the buffer's slots allow
 _FATAL_TO_WORKER = frozenset({"engine_dead", "weights_unknown"})
+
+
+def waits_of(recipe: Recipe) -> Waits:
+    """The deadlines of a recipe's run: a group has its worker's own deadline, and the reward service's, before ours."""
+    generation = recipe.rollout.group_deadline_s + recipe.reward.deadline_s + _GENERATION_SLACK_S
+    return Waits({**FLOORS, "generation": generation})
 
 
 async def resolve(reference: Awaitable[Any]) -> Any:
@@ -125,19 +133,18 @@ class LearnerGroup:
         metrics = await self._all("training step", then, [pair[0] for pair in pairs])
         return metrics[0], [*(pair[1] for pair in pairs), *(group for share in shares for group in share)]
 
-    def weights(self, version: int) -> Any:
+    async def weights(self, version: int) -> Any:
         """A reference to the served weights, gathered by all ranks."""
-        references = [actor.weights.remote(version) for actor in self._actors]
-        return references[0]
+        pairs = [actor.weights.options(num_returns=2).remote(version) for actor in self._actors]
+        await self._all("weight push", "the run stops; resume it from its last checkpoint", [pair[0] for pair in pairs])
+        return pairs[0][1]
 
     async def canary_gap(self, group: GroupRef) -> float:
         """Largest gap between the engine's and the learner's log-probabilities on a group (nats)."""
         # All ranks take part (ZeRO-3 gathers parameters), rank 0's answer counts.
         answers = await self._all("canary", "the push is refused", [a.logprobs.remote(group) for a in self._actors])
-        ours, theirs = answers[0]
-        gaps = [abs(a - b) for ours_c, theirs_c in zip(ours[0], theirs[0], strict=True)
-                for a, b in zip(ours_c, theirs_c, strict=True)]  # fmt: skip
-        return float(max(gaps))
+        ours_T, theirs_T = (np.concatenate(one_group[0]) for one_group in answers[0])
+        return float(np.abs(ours_T - theirs_T).max())  # NaN if any is: no tolerance lets it pass
 
     async def save_checkpoint(self, folder: Path) -> None:
         await self._all("checkpoint", "the run stops", [a.save_checkpoint.remote(folder) for a in self._actors])
@@ -194,7 +201,8 @@ class Cluster:
             worker.alive = False
             raise RolloutError("worker_died", f"{worker.name} died") from error
         except RolloutError as error:
-            worker.alive = error.cause not in _FATAL_TO_WORKER
+            if error.cause in _FATAL_TO_WORKER:
+                worker.alive = False
             raise
         finally:
             worker.in_flight -= 1
@@ -204,33 +212,57 @@ class Cluster:
 
         Raises:
             WeightPushError: digests differ, or the canary's gap is above its tolerance.
+            RolloutError: no worker is left.
         """
         started = time.monotonic()
-        weights = learner.weights(version)
-        live = [worker for worker in self.workers if worker.alive]
-        names = ", ".join(worker.name for worker in live)
-        try:
-            pushed = asyncio.gather(*(resolve(w.actor.receive_weights.remote(version, weights)) for w in live))
-            reports = await self.waits.wait("weight push", names, "the run stops", pushed)
-            arrived = time.monotonic()
-            gap = max([await self._canary_gap(learner, worker, canary, version) for worker in live])
-        except RayActorError as error:
-            raise WeightPushError(f"one of {names} died while it received version {version}; see its log") from error
+        weights = await learner.weights(version)
+        reports = await self._on_live(
+            "weight push", lambda worker: worker.actor.receive_weights.remote(version, weights)
+        )
+        arrived = time.monotonic()
+        gaps = [await self._canary_gap(learner, worker, canary, version) for worker in self._live()]
         return Push(
             version=version,
             seconds=arrived - started,
             pause_s=max(report.pause_s for report in reports),
             bytes=sum(report.bytes for report in reports),
             canary_s=time.monotonic() - arrived,
-            canary_gap=gap,
+            canary_gap=max(gaps),
         )
 
+    def _live(self) -> list[Worker]:
+        """Raises RolloutError where no worker is left."""
+        live = [worker for worker in self.workers if worker.alive]
+        if not live:
+            raise RolloutError("no_worker", "every rollout worker has died; see logs/rollout-*.log")
+        return live
+
+    async def _on_live(self, kind: str, call: Callable[[Worker], Any]) -> list[Any]:
+        """What the live workers answer; one that dies meanwhile is left out from then on.
+
+        Raises:
+            RolloutError: no worker is left.
+        """
+        live = self._live()
+        names = ", ".join(worker.name for worker in live)
+        gathered = asyncio.gather(*(resolve(call(worker)) for worker in live), return_exceptions=True)
+        answers = await self.waits.wait(kind, names, "the run stops", gathered)
+        for worker, answer in zip(live, answers, strict=True):
+            if isinstance(answer, RayActorError):
+                worker.alive = False
+            elif isinstance(answer, BaseException):
+                raise answer
+        self._live()
+        return [answer for answer in answers if not isinstance(answer, RayActorError)]
+
     async def _canary_gap(self, learner: LearnerGroup, worker: Worker, prompt: Prompt, version: int) -> float:
-        # Not greedy: only of a sampled token does the engine report a probability that the learner can mirror.
-        sampling = Sampling(temperature=1.0, max_tokens=_CANARY_TOKENS)
+        sampling = Sampling(temperature=1.0, max_tokens=_CANARY_TOKENS)  # a greedy token has no probability to mirror
         order = GroupOrder(f"canary-{version}", prompt, 0, 0, sampling, 1)
         summary, group = worker.actor.generate.options(num_returns=2).remote(order)
-        made = await self.waits.wait("canary", worker.name, "the push is refused", resolve(summary))
+        try:
+            made = await self.waits.wait("canary", worker.name, "the push is refused", resolve(summary))
+        except (RayActorError, RolloutError) as error:
+            raise WeightPushError(f"{worker.name} did not answer the canary of version {version}: {error}") from error
         gap = await learner.canary_gap(group)
         if made.oldest_version != version or not gap <= self.canary_tolerance:
             raise WeightPushError(
@@ -250,9 +282,9 @@ class Cluster:
         return int(await self.waits.wait("recording", "the recorder", "the evaluation stops", resolve(written)))
 
     async def stats(self) -> dict[str, float]:
-        """Engine counters summed over the live workers."""
-        rows = await asyncio.gather(*(resolve(w.actor.stats.remote()) for w in self.workers if w.alive))
-        return {key: sum(row[key] for row in rows) for key in (rows[0] if rows else {})}
+        """Engine counters summed over the live workers. Raises RolloutError where none is left."""
+        rows = await self._on_live("engine counters", lambda worker: worker.actor.stats.remote())
+        return {key: sum(row[key] for row in rows) for key in rows[0]}
 
 
 @asynccontextmanager
@@ -339,6 +371,6 @@ async def stop_workers(workers: Sequence[Worker]) -> None:
     """Close the engines and end the actors; one that does not answer is killed."""
     closing = [asyncio.ensure_future(resolve(w.actor.close.remote())) for w in workers if w.alive]
     if closing:
-        await asyncio.wait(closing, timeout=FLOORS["shutdown"])
+        await asyncio.wait(closing, timeout=_SHUTDOWN_S)
     for worker in workers:
         ray.kill(worker.actor)

@@ -111,9 +111,33 @@ class Recipe(Settings):
             raise ValueError("rollout.group_size must be at least 2: an advantage compares completions of one prompt")
         return self
 
+    @model_validator(mode="after")
+    def _every_task_has_a_reward(self) -> Recipe:
+        for task in self.data.tasks:
+            if task not in self.reward.weights:
+                raise ConfigError(
+                    f"reward.weights.{task}",
+                    f"is required: data.tasks names {task}",
+                    "nothing",
+                    f"add [reward.weights.{task}], or leave {task} out of data.tasks",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _engines_serve_what_the_learner_pushes(self) -> Recipe:
+        # What "auto" means depends on the machine: orchestration/plan.py looks at that.
+        if self.learner.dtype not in ("auto", self.rollout.dtype):
+            raise ConfigError(
+                "rollout.dtype", f"must be learner.dtype, {self.learner.dtype}", self.rollout.dtype, "set one of them"
+            )
+        return self
+
 
 def load_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
     """Read a recipe and apply overrides such as ``{"rollout.group_size": "4"}``.
+
+    Relative paths count from the current folder and come back absolute: ``train --resume`` may be called from another
+    folder, and actors have other ones.
 
     Raises:
         ConfigError: no such file, not TOML, an unknown key, or a value out of range. One line.
@@ -129,7 +153,20 @@ def load_recipe(path: Path, overrides: Mapping[str, str]) -> Recipe:
         raise ConfigError("recipe", f"must be valid TOML ({error})", path, "mend that line") from error
     for key, text in overrides.items():
         _set(tree, key, _parse_value(text))
-    return validate_recipe(tree)
+    return _with_absolute_paths(validate_recipe(tree))
+
+
+def _with_absolute_paths(recipe: Recipe) -> Recipe:
+    paths: dict[str, object] = {
+        "runs_dir": str(Path(recipe.runs_dir).absolute()),
+        "assets_dir": str(Path(recipe.assets_dir).absolute()),
+        "data": recipe.data.model_copy(update={"path": recipe.data.path.absolute()}),
+    }
+    if recipe.model != TINY_MODEL and Path(recipe.model).is_dir():  # else it is a hub name
+        paths["model"] = str(Path(recipe.model).absolute())
+    if recipe.reward.token_file is not None:
+        paths["reward"] = recipe.reward.model_copy(update={"token_file": recipe.reward.token_file.absolute()})
+    return recipe.model_copy(update=paths)
 
 
 def validate_recipe(tree: Mapping[str, Any]) -> Recipe:

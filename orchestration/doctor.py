@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +92,8 @@ def show_checks(checks: list[Check], console: Console) -> None:
     for heading in ("", "check", "found", "remedy"):
         table.add_column(heading, overflow="fold")
     for check in checks:
-        table.add_row("[green]ok[/]" if check.ok else "[red]!![/]", check.name, check.what, check.remedy)
+        cells = map(escape, (check.name, check.what, check.remedy))
+        table.add_row("[green]ok[/]" if check.ok else "[red]!![/]", *cells)
     console.print(table)
     bad = sum(not check.ok for check in checks)
     console.print(f"{bad} of {len(checks)} checks need attention" if bad else f"all {len(checks)} checks are fine")

@@ -18,11 +18,13 @@ import numpy as np
 from orchestration.cluster import Cluster
 from orchestration.files import write_atomically
 from orchestration.groups import GroupOrder, GroupSummary
+from orchestration.producer import ATTEMPTS, NO_WORKER, RETRIED_CAUSES
 from orchestration.progress import Display
 from orchestration.run import RunFolder
 from orchestration.stages import Stages
 from orchestration.statistics import Interval, bootstrap_mean, paired_bootstrap_difference
-from schemas.errors import RolloutError
+from orchestration.stop import StopRequest
+from schemas.errors import DeadlineError, RolloutError
 from schemas.group import Sampling
 from schemas.prompt import Prompt
 
@@ -68,6 +70,8 @@ def difference(before: Evaluation, after: Evaluation, seed: int) -> dict[str, In
     for metric in sorted(before.values.keys() & after.values.keys()):
         ours, theirs = after.values[metric], before.values[metric]
         shared = [prompt_id for prompt_id in theirs if prompt_id in ours]
+        if not shared:
+            continue
         intervals[metric] = paired_bootstrap_difference(
             [theirs[p] for p in shared],
             [ours[p] for p in shared],
@@ -92,10 +96,11 @@ async def evaluate(
 ) -> Evaluation:
     """Generate greedily and score; the groups are recorded in ``record_to``.
 
-    A prompt whose generation fails, or a score that could not be had, is missing: it is counted, never a number.
+    A prompt that can't be generated, or a score that could not be had, is missing: it is counted, never a number.
 
     Raises:
         RewardError: the reward service could not be asked.
+        RolloutError, DeadlineError: the engines could not generate, for reasons that are no prompt's fault.
     """
     orders = [
         GroupOrder(
@@ -129,18 +134,32 @@ async def evaluate(
 
 
 async def _one(cluster: Cluster, order: GroupOrder, at_once: asyncio.Semaphore) -> tuple[GroupSummary, object] | None:
+    """The prompt's group; None where the prompt itself is to blame that there is none.
+
+    Raises:
+        RolloutError, DeadlineError: the engines are to blame, after as many attempts as in training: an evaluation of
+            what happened to survive would be biased.
+    """
     async with at_once:
-        try:
-            return await cluster.produce(order)
-        except RolloutError:
-            return None
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await cluster.produce(order)
+            except RolloutError as error:
+                if error.cause not in RETRIED_CAUSES | {NO_WORKER}:
+                    return None
+                if error.cause == NO_WORKER or attempt == ATTEMPTS:
+                    raise
+            except DeadlineError:
+                if attempt == ATTEMPTS:
+                    raise
+    return None
 
 
 class HeldOut:
     """A run's evaluations: before training, every so many steps, and after the last step.
 
-    Each leaves ``evaluations/<label>.json`` (scores) and ``<label>.parquet`` (groups) in the run folder; a resumed run
-    finds the one from before training there.
+    Each leaves ``evaluations/<label>.json`` (scores) and ``<label>.parquet`` (groups) in the run folder. A resumed run
+    makes up for what a stop left out.
     """
 
     def __init__(
@@ -152,29 +171,36 @@ class HeldOut:
         self._display = display
         self._stages = stages
 
-    async def before(self) -> None:
+    async def before(self, stop: StopRequest) -> None:
         """Evaluate the start policy, unless the run has done so already."""
-        if self._prompts and not self.path("before").exists():
+        if self._prompts and not self._path("before").exists():
             with self._display.working(f"evaluating {len(self._prompts)} held-out prompts before training"):
-                await self._evaluate("before", "evaluate_before")
+                await self._evaluate("before", None, stop)
 
-    async def during(self, step: int) -> dict[str, float]:
-        """The extra keys of the step's metrics line: empty where no evaluation is due."""
+    async def during(self, step: int, stop: StopRequest) -> None:
+        """Evaluate where one is due between the first and the last step."""
         every, last = self._run.recipe.evaluation.every, self._run.recipe.steps
-        if not self._prompts or not (step == last or (every and step % every == 0)):
-            return {}
-        if step == last:
-            return (await self._evaluate("after", "evaluate_after")).means()
-        return (await self._evaluate(f"step-{step:06d}", "evaluate_during")).means()
+        if self._prompts and every and step % every == 0 and step < last:
+            await self._evaluate(f"step-{step:06d}", step, stop)
 
-    def path(self, label: str) -> Path:
+    async def after(self, stop: StopRequest) -> None:
+        """Evaluate the trained policy, unless the run has done so already."""
+        if self._prompts and not self._path("after").exists():
+            with self._display.working(f"evaluating {len(self._prompts)} held-out prompts after training"):
+                await self._evaluate("after", self._run.recipe.steps, stop)
+
+    def _path(self, label: str) -> Path:
         return self._run.path / "evaluations" / f"{label}.json"
 
-    async def _evaluate(self, label: str, stage: str) -> Evaluation:
-        with self._stages.stage(stage):
+    async def _evaluate(self, label: str, step: int | None, stop: StopRequest) -> None:
+        """Nothing is written where a stop comes first."""
+        with self._stages.stage(f"evaluate_{'during' if label.startswith('step') else label}"):
             max_tokens = self._run.recipe.rollout.max_tokens
-            groups = self.path(label).with_suffix(".parquet")
-            evaluation = await evaluate(self._cluster, self._prompts, max_tokens, label, groups)
-        evaluation.write(self.path(label))
+            groups = self._path(label).with_suffix(".parquet")
+            evaluation = await stop.first(evaluate(self._cluster, self._prompts, max_tokens, label, groups))
+        if evaluation is None:
+            return
+        evaluation.write(self._path(label))
         self._run.event("evaluation", label=label, missing=evaluation.missing, **evaluation.means())
-        return evaluation
+        if step is not None:
+            self._run.amend_metrics(step, evaluation.means())

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from orchestration.assets import find_checkpoint
 from orchestration.cluster import (
-    FLOORS,
     Cluster,
     gpu_share_of,
     new_recorder,
@@ -20,6 +19,7 @@ from orchestration.cluster import (
     rollout_workers,
     start_engines,
     stop_workers,
+    waits_of,
 )
 from orchestration.config import load_recipe
 from orchestration.evaluate import choose_prompts, evaluate
@@ -30,7 +30,6 @@ from orchestration.service import reward_access
 from orchestration.stop import EXIT_DONE
 from orchestration.summary import interval_text
 from orchestration.versions import versions
-from orchestration.waits import Waits
 from prompts.store import read_prompts
 from schemas.errors import ConfigError, DataError
 from schemas.prompt import Split
@@ -58,8 +57,8 @@ async def evaluate_checkpoint(
             workers = rollout_workers(recipe, str(model), access, placement.workers, gpu_share, folder)
             try:
                 with display.working("starting the engine"):
-                    await start_engines(workers, Waits(FLOORS))
-                cluster = Cluster(workers, new_recorder(folder), Waits(FLOORS), recipe.rollout.canary_tolerance)
+                    await start_engines(workers, waits_of(recipe))
+                cluster = Cluster(workers, new_recorder(folder), waits_of(recipe), recipe.rollout.canary_tolerance)
                 with display.working(f"evaluating {len(prompts)} prompts"):
                     parquet = out.with_suffix(".parquet").absolute()
                     evaluation = await evaluate(cluster, prompts, recipe.rollout.max_tokens, "eval", parquet)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 
 def open_private(path: Path, mode: str) -> IO[str]:
@@ -30,3 +31,18 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of an append-only file, without a torn last one (a full disk, a power cut); [] if it is not there."""
+    if not path.exists():
+        return []
+    whole = path.read_text(encoding="utf-8", errors="replace").split("\n")[:-1]  # each record ends in a line break
+    return [json.loads(line) for line in whole]
+
+
+def cut_torn_line(path: Path) -> None:
+    """Remove a torn last line, so that the next record starts on a line of its own."""
+    if path.exists():
+        data = path.read_bytes()
+        os.truncate(path, data.rfind(b"\n") + 1)

@@ -104,12 +104,22 @@ class Ledger:
         )
         self._db.execute("COMMIT")
 
-    def open_issues(self) -> list[Issue]:
-        """What is issued or generated and neither trained nor dropped, in the order of issue."""
+    def open_issues(self, step: int) -> list[Issue]:
+        """What a run that goes on from ``step`` has to issue again, in the order of issue.
+
+        That is what is issued or generated and not trained yet, and what was dropped since: ``roll_back`` takes that
+        drop back.
+        """
         rows = self._db.execute(
-            "SELECT position, prompt_id, epoch FROM groups WHERE state IN ('issued', 'generated') ORDER BY position"
+            "SELECT position, prompt_id, epoch FROM groups WHERE state IN ('issued', 'generated')"
+            " OR (state = 'dropped' AND step > ?) ORDER BY position",
+            (step,),
         )
         return [Issue(*row) for row in rows]
+
+    def next_incarnation(self) -> int:
+        """One more than any group of this run has; 0 for a fresh run."""
+        return self._number("SELECT coalesce(max(incarnation), -1) + 1 FROM groups")
 
     def roll_back(self, step: int) -> None:
         """Mark all that happened behind ``step`` as abandoned: the run goes on from that step's checkpoint."""
@@ -148,11 +158,11 @@ class Ledger:
                 "SELECT count(*) FROM (SELECT position FROM groups WHERE state = 'trained'"
                 " GROUP BY position HAVING count(*) > 1)"
             ),
-            # Issued once, and in no surviving state now. Those behind a restored step are issued again in their turn.
+            # Up to the last trained place of the order: issued once and in no surviving state, or never issued at all.
             "lost": self._number(
-                "SELECT count(*) FROM (SELECT position FROM groups GROUP BY position"
-                " HAVING sum(state != 'abandoned') = 0)"
-                " WHERE position < (SELECT max(position) FROM groups WHERE state = 'trained')"
+                "WITH last AS (SELECT coalesce(max(position), -1) AS place FROM groups WHERE state = 'trained')"
+                " SELECT (SELECT place FROM last) + 1 - count(DISTINCT position) FROM groups"
+                " WHERE state != 'abandoned' AND position <= (SELECT place FROM last)"
             ),
             "dropped_by_cause": dict(self.drops_by_cause()),
         }

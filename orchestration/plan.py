@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from orchestration.config import Recipe
@@ -18,7 +19,7 @@ from orchestration.placement import Placement, place
 from schemas.errors import ConfigError
 
 GIB = 2**30
-_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_BYTES = {"float32": 4, "bfloat16": 2}
 # What a process takes beside its model and cache. Proportional set sizes of a run of the tiny model on two CPU cores
 # (engine 1.2 GiB and its actor 0.7, rank 0.7, service 0.3, driver 0.2, Ray's own processes 0.3), rounded up.
 _RUNTIME = {"rollout": int(2.0 * GIB), "learner": int(0.9 * GIB), "driver": int(0.3 * GIB), "rewards": int(0.3 * GIB)}
@@ -170,9 +171,11 @@ def check_plan(plan: Plan) -> None:
     """Refuse a plan that this machine has no room for.
 
     Raises:
-        ConfigError: too few cores, or too little memory. One line: field, rule, given, remedy.
+        ConfigError: too few cores, too little memory, or an engine that would serve another precision than the learner
+            pushes. One line: field, rule, given, remedy.
     """
     _place(plan.recipe, plan.machine)
+    _check_precision(plan)
     # An engine must be able to hold one whole completion, or vLLM refuses to start.
     if plan.kv_tokens < plan.recipe.rollout.max_model_len:
         least = plan.recipe.rollout.max_model_len * plan.recipe.rollout.kv_cache_mib // max(1, plan.kv_tokens) + 1
@@ -184,22 +187,36 @@ def check_plan(plan: Plan) -> None:
         )
     for index, gpu in enumerate(plan.machine.gpus):
         _check_room(
-            plan, f"GPU {index}", plan.gpu_bytes(index), gpu.memory_bytes, "add GPUs and raise learner.ranks with"
+            plan,
+            f"GPU {index}",
+            plan.gpu_bytes(index),
+            gpu.memory_bytes,
+            "add GPUs and raise learner.ranks with learner.zero_stage=3",
         )
     without = "run it on a machine with GPUs" if not plan.machine.gpus else "take a machine with more memory"
-    _check_room(plan, "this machine", plan.main_memory_bytes, plan.machine.memory_bytes, f"{without}, or lower")
+    remedy = f"{without}, or lower rollout.workers, learner.ranks or the model's size"
+    _check_room(plan, "this machine", plan.main_memory_bytes, plan.machine.memory_bytes, remedy)
+
+
+def _check_precision(plan: Plan) -> None:
+    # Pushed means identical: an engine of another precision would round every tensor that it is given.
+    if plan.recipe.rollout.dtype != plan.learner_dtype:
+        where = "a machine with GPUs" if plan.machine.gpus else "a machine without GPUs"
+        raise ConfigError(
+            "rollout.dtype",
+            f"must be the learner's, {plan.learner_dtype} (learner.dtype={plan.recipe.learner.dtype} on {where})",
+            plan.recipe.rollout.dtype,
+            f"set rollout.dtype={plan.learner_dtype}, or learner.dtype={plan.recipe.rollout.dtype}",
+        )
 
 
 def _check_room(plan: Plan, where: str, needed: int, given: int, remedy: str) -> None:
     if needed > given:
-        keys = (
-            "learner.zero_stage=3" if remedy.endswith("with") else "rollout.workers, learner.ranks or the model's size"
-        )
         raise ConfigError(
             "plan",
             f"must fit into the {_gib(given)} of {where}",
             f"{_gib(needed)} for {plan.model.name} ({plan.model.parameters:,} parameters)",
-            f"{remedy} {keys}",
+            remedy,
         )
 
 
@@ -231,7 +248,7 @@ def show_plan(plan: Plan, console: Console) -> None:
         ("KV cache", f"{kv} per engine"),
         *((f"GPU {i}", f"{_gib(plan.gpu_bytes(i))} of {_gib(gpu.memory_bytes)}") for i, gpu in enumerate(machine.gpus)),
     ):
-        head.add_row(term, value)
+        head.add_row(term, escape(value))
     console.print(head)
     console.print(_process_table(plan))
 

@@ -20,13 +20,15 @@ from orchestration.groups import GroupOrder, GroupSummary, group_seed
 from orchestration.ledger import Issue
 from orchestration.run import RunFolder
 from prompts.source import PromptSource
-from schemas.errors import DeadlineError, OverreadError, RolloutError
+from schemas.errors import DeadlineError, OverreadError, RewardError, RolloutError
 from schemas.group import Sampling
 from schemas.prompt import Prompt
 
 ATTEMPTS = 3
 # The prompt is not to blame: another attempt, on another worker where there is one, may go well.
 RETRIED_CAUSES = frozenset({"worker_died", "engine_dead", "weights_unknown", "deadline", "engine_error"})
+# The service is there and refuses this group: the next one may go well. Any other code means that it is away.
+BLAMED_ON_THE_GROUP = frozenset({"bad_request", "too_large", "bad_reply"})
 NO_WORKER = "no_worker"  # every worker is gone: no prompt is to blame, and no attempt can go well
 DROP_WINDOW = 64  # groups looked back on
 DROP_LIMIT = 0.5  # share of dropped groups in a full window that stops the run
@@ -106,7 +108,10 @@ class Producer:
                 while True:
                     slot = await self._buffer.acquire()
                     issue, prompt = self._order.next()
-                    tasks.create_task(self._follow(slot, issue, prompt))
+                    order = self._order_for(issue, prompt)
+                    # Before anything is awaited: a checkpoint must find the place in the ledger or behind the cursor.
+                    self._run.ledger.issued(order.group_id, issue, self._incarnation)
+                    tasks.create_task(self._follow(slot, order))
         except* Exception as errors:  # noqa: BLE001 - nothing is swallowed: take() raises it in the train loop
             await self._buffer.fail(_first(errors))
 
@@ -120,9 +125,7 @@ class Producer:
         group_id = f"{issue.position:09d}-{self._incarnation}"
         return GroupOrder(group_id, prompt, issue.epoch, self._incarnation, sampling, rollout.group_size)
 
-    async def _follow(self, slot: Slot, issue: Issue, prompt: Prompt) -> None:
-        order = self._order_for(issue, prompt)
-        self._run.ledger.issued(order.group_id, issue, self._incarnation)
+    async def _follow(self, slot: Slot, order: GroupOrder) -> None:
         outcome = await self._attempt(slot, order)
         if isinstance(outcome, Produced) and outcome.summary.scored < MIN_SCORED:
             outcome = "too_few_scores"
@@ -157,6 +160,10 @@ class Producer:
                 cause, message = error.cause, error.message
             except DeadlineError as error:
                 cause, message = "deadline", str(error)
+            except RewardError as error:
+                if error.code not in BLAMED_ON_THE_GROUP:
+                    raise
+                cause, message = f"reward_{error.code}", error.message
             self._run.event("rollout_failed", group=order.group_id, cause=cause, message=message, attempt=attempt)
             if cause not in RETRIED_CAUSES:
                 break

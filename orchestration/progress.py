@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -35,7 +36,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """One line about what happens now."""
-        self._console.print(f"[bold]overread[/] {text}")
+        self._console.print(f"[bold]overread[/] {escape(text)}")
 
     @contextmanager
     def working(self, text: str) -> Iterator[None]:
@@ -43,7 +44,7 @@ class Display:
         started = time.monotonic()
         self.note(f"{text} ...")
         if self._console.is_terminal:
-            with self._console.status(text):
+            with self._console.status(escape(text)):
                 yield
         else:
             yield
@@ -116,11 +117,11 @@ class Display:
 
     def rows(self, title: str, headings: list[str], rows: list[list[str]]) -> None:
         """A titled table that stays on the screen."""
-        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False)
         for index, heading in enumerate(headings):
             table.add_column(heading, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         self._console.print(table)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.config import Recipe, load_recipe, to_toml
-from orchestration.files import open_private, sync_folder, write_atomically
+from orchestration.files import cut_torn_line, open_private, read_json_lines, sync_folder, write_atomically
 from orchestration.ledger import Issue, Ledger
 from schemas.errors import ConfigError
 
@@ -90,14 +90,12 @@ class RunFolder:
 
     @staticmethod
     def reopen(path: Path) -> RunFolder:
-        """An existing folder. Raises ConfigError when it is none, or has no checkpoint to go on from."""
+        """An existing folder, after a stop or a crash. Raises ConfigError when it is none."""
         if not (path / "config.toml").is_file():
             raise ConfigError("--resume", "must be a run folder", path, "give the folder that holds config.toml")
-        run = RunFolder(path.resolve(), load_recipe(path / "config.toml", {}))
-        if run.latest_checkpoint() is None:
-            remedy = "start again: overread train RECIPE"
-            raise ConfigError("--resume", "the run must have a checkpoint", path, remedy)
-        return run
+        for name in ("metrics.jsonl", "events.jsonl"):
+            cut_torn_line(path / name)
+        return RunFolder(path.resolve(), load_recipe(path / "config.toml", {}))
 
     def event(self, kind: str, **fields: Any) -> None:
         """Append a fault, restart, push or evaluation to events.jsonl. Numbers, names and causes only, never text."""
@@ -144,14 +142,36 @@ class RunFolder:
     def latest_checkpoint(self) -> Path | None:
         return next(reversed(self.checkpoints()), None)
 
-    def mark_abandoned_metrics(self, step: int) -> None:
-        """Mark the metrics lines behind a restored step (kept, so that nothing is hidden; viewers skip them)."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return
-        lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        marked = [{**line, "abandoned": True} if line["step"] > step else line for line in lines]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in marked))
+    def amend_metrics(self, step: int, extra: Mapping[str, float]) -> None:
+        """Add an evaluation's keys to the surviving line of ``step``."""
+        lines = read_json_lines(self.path / "metrics.jsonl")
+        own = next(line for line in reversed(lines) if line["step"] == step)
+        own.update(extra)
+        self._rewrite_metrics(lines)
+
+    def abandon_after(self, step: int) -> None:
+        """Set aside what happened behind a restored step: metrics are marked, files get a folder of their own.
+
+        Nothing is deleted; viewers skip the marked lines and the folders.
+        """
+        lines = read_json_lines(self.path / "metrics.jsonl")
+        self._rewrite_metrics([{**line, "abandoned": True} if line["step"] > step else line for line in lines])
+        unfinished = step < self.recipe.steps
+        for path in [*(self.path / "rollouts").iterdir(), *(self.path / "evaluations").iterdir()]:
+            number = _step_of(path.stem)
+            if path.is_file() and (path.stem == "after" and unfinished if number is None else number > step):
+                aside = path.parent / "abandoned"
+                aside.mkdir(mode=0o700, exist_ok=True)
+                path.rename(aside / f"{path.stem}-{time.time_ns()}{path.suffix}")
+
+    def _rewrite_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        write_atomically(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _step_of(stem: str) -> int | None:
+    """The number in ``step-000061``; None for another name."""
+    number = stem.removeprefix("step-")
+    return int(number) if number != stem and number.isdigit() else None
 
 
 def _free_folder(wanted: Path) -> Path:

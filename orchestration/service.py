@@ -24,26 +24,30 @@ from orchestration.actors import RewardAccess
 from orchestration.files import open_private, write_atomically
 from rewards.client import RewardClient
 from rewards.settings import RewardServiceSettings
-from schemas.errors import ConfigError, DeadlineError, RewardError
+from schemas.errors import ConfigError, DeadlineError, OverreadError, RewardError
 
 _START_DEADLINE_S = 60.0  # measured: 2 s here; a cold network file system can take far longer
-_STOP_DEADLINE_S = 10.0
 _WATCH_EVERY_S = 0.5
+_LONGEST_BACKOFF_S = 30.0  # between two restarts that fail: well below the clients' deadline
 _PR_SET_PDEATHSIG = 1
 
 Event = Callable[..., None]
 
 
-def _die_with_parent() -> None:
-    # In the child, between fork and exec: the kernel ends the service when the driver dies, however it dies.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _live_and_die_with_parent() -> None:
+    # In the child, between fork and exec: the kernel ends the service when the driver dies, however it dies. Nothing
+    # else does: ignored signals stay ignored in the new program, while it is too young for its own handlers.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class LocalRewardService:
     """One uvicorn process.
 
-    It runs in a session of its own, so that a signal to the driver's process group (Ctrl-C, ``ray job stop``) does not
-    take it away before the driver has drained.
+    A driver that was told to stop needs scores until its step is done, and its children are told too: Ctrl-C and a
+    closed terminal reach the process group, ``ray job stop`` every descendant. So the service has a session of its own
+    and is ``--supervised``: it ignores SIGTERM and SIGINT, and ``stop`` kills it.
     """
 
     def __init__(self, settings: RewardServiceSettings, state_dir: Path, log_dir: Path) -> None:
@@ -80,11 +84,11 @@ class LocalRewardService:
         address_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "rewards.serve", "--host", "127.0.0.1", "--port", str(self._port)]
         command += ["--token-file", str(token_file), "--address-file", str(address_file)]
-        command += ["--config", str(settings_file)]
+        command += ["--config", str(settings_file), "--supervised"]
         with open_private(self._log_path, "a") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec only; nothing is waited for here
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_die_with_parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                preexec_fn=_live_and_die_with_parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
             )  # fmt: skip
         started = time.monotonic()
         while not address_file.exists():
@@ -100,15 +104,11 @@ class LocalRewardService:
         return self._process is not None and self._process.poll() is None
 
     async def stop(self) -> None:
-        """SIGTERM, then SIGKILL after a grace period."""
+        """End the process. It keeps nothing, so nothing is lost; a request under way gets no answer."""
         if self._process is None:
             return
-        self._process.terminate()
-        try:
-            await asyncio.to_thread(self._process.wait, _STOP_DEADLINE_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
         self._process = None
 
 
@@ -118,7 +118,7 @@ async def reward_access(settings: RewardServiceSettings, folder: Path, event: Ev
 
     Args:
         folder: holds the local service's token, settings and log.
-        event: told of starts and restarts.
+        event: told of starts, restarts and restarts that failed.
 
     Raises:
         ConfigError: the recipe's services do not answer, or their token can't be read.
@@ -136,6 +136,7 @@ async def reward_access(settings: RewardServiceSettings, folder: Path, event: Ev
         yield RewardAccess((service.address,), service.token)
     finally:
         watcher.cancel()
+        await asyncio.wait({watcher})  # or it could start the service that is being stopped
         await service.stop()
 
 
@@ -170,10 +171,18 @@ async def must_answer(access: RewardAccess, deadline_s: float) -> None:
 
 
 async def _keep_alive(service: LocalRewardService, event: Event) -> None:
-    """Start the service again when it is gone; the clients' retries bridge the gap."""
+    """Start the service again when it is gone, as often as it takes; the clients' retries bridge the gap."""
+    pause = _WATCH_EVERY_S
     while True:
-        await asyncio.sleep(_WATCH_EVERY_S)
-        if not service.alive():
-            started = time.monotonic()
+        await asyncio.sleep(pause)
+        if service.alive():
+            pause = _WATCH_EVERY_S
+            continue
+        started = time.monotonic()
+        try:
             await service.start()
+        except (OverreadError, OSError) as error:  # the border: a port that is taken now may be free soon
+            event("reward_service_failed", cause=str(error))
+            pause = min(2 * pause, _LONGEST_BACKOFF_S)
+        else:
             event("reward_service_restarted", pid=service.pid, seconds=time.monotonic() - started)

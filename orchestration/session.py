@@ -8,14 +8,13 @@ Input: a run folder, new or reopened. Output: an exit status; everything else li
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from orchestration.assets import ensure_data, ensure_model, warm_start_folder
 from orchestration.cluster import (
-    FLOORS,
     Cluster,
     LearnerGroup,
     gpu_share_of,
@@ -25,6 +24,7 @@ from orchestration.cluster import (
     rollout_workers,
     start_engines,
     stop_workers,
+    waits_of,
 )
 from orchestration.config import Recipe
 from orchestration.evaluate import HeldOut, choose_prompts
@@ -40,8 +40,8 @@ from orchestration.stages import Stages
 from orchestration.stop import EXIT_DONE, EXIT_STOPPED, StopRequest
 from orchestration.summary import show_summary, write_summary
 from orchestration.train import Trainer, TrainHooks, choose_canary, fresh_start
-from orchestration.waits import Waits
 from prompts.source import PromptSource
+from schemas.errors import OverreadError
 from schemas.prompt import Prompt
 
 
@@ -60,15 +60,24 @@ class Session:
         self._display = display
         self._stop = StopRequest()
         self._stages = Stages()
-        self._waits = Waits(FLOORS)
+        self._waits = waits_of(run.recipe)
+        self._step = 0
 
     async def run(self) -> int:
         """Run to the end, or to a stop request; the exit status.
 
         Raises:
-            OverreadError: the run failed; its checkpoints are whole.
+            OverreadError: the run failed; its checkpoints are whole, and summary.json says how far it came.
         """
-        os.umask(0o077)  # every file of a run is its owner's alone
+        try:
+            with self._stop.on_signals():
+                return await self._to_the_end()
+        except OverreadError as error:
+            self._run.event("run_failed", error=type(error).__name__, message=str(error), step=self._step)
+            write_summary(self._run, "failed", self._step, self._stages.seconds())
+            raise
+
+    async def _to_the_end(self) -> int:
         recipe, logs = self._recipe, self._run.path / "logs"
         with self._stages.stage("assets"):
             data = await asyncio.to_thread(ensure_data, recipe, self._display.note)
@@ -77,17 +86,28 @@ class Session:
         async with AsyncExitStack() as stack:
             with self._stages.stage("ray"), self._display.working("starting Ray"):
                 await stack.enter_async_context(ray_session())
-            stack.enter_context(self._stop.on_signals())  # after Ray, which sets a SIGTERM handler of its own
-            model = await self._warm_start(data, base_model, logs)
-            if model is None:
-                return self._stopped("the warm start was not finished; start again: overread train")
-            cluster, learner = await stack.enter_async_context(self._actors(model, logs))
-            if self._stop.requested:
-                return self._stopped("before the first step; start again with the same command")
-            trainer = await self._prepare(cluster, learner, data, train_prompts)
-            with self._stages.stage("train"), self._display.training(recipe.steps):
+            stack.enter_context(self._stop.on_signals())  # again: Ray has set a SIGTERM handler of its own
+            model = None if self._stop.requested else await self._warm_start(data, base_model, logs)
+            if model is not None:
+                cluster, learner = await stack.enter_async_context(self._actors(model, logs))
+                await self._train(cluster, learner, data, train_prompts)
+        return await self._finish()
+
+    async def _train(self, cluster: Cluster, learner: LearnerGroup, data: Path, train_prompts: list[Prompt]) -> None:
+        """Evaluate, train, evaluate; a stop request ends each of them early."""
+        held_out = self._held_out(cluster, data)
+        trainer = await self._prepare(cluster, learner, train_prompts, held_out)
+        self._step = trainer.step
+        await held_out.before(self._stop)
+        if self._stop.requested:
+            return
+        try:
+            with self._stages.stage("train"), self._display.training(self._recipe.steps):
                 await trainer.train(self._stop)
-        return await self._finish(trainer.step)
+        finally:
+            self._step = trainer.step
+        if trainer.step == self._recipe.steps:
+            await held_out.after(self._stop)
 
     async def _warm_start(self, data: Path, base_model: Path, logs: Path) -> Path | None:
         """The folder of the policy that RL starts from; None if the warm start was stopped."""
@@ -123,51 +143,49 @@ class Session:
                 learner.stop()
 
     async def _prepare(
-        self, cluster: Cluster, learner: LearnerGroup, data: Path, train_prompts: list[Prompt]
+        self, cluster: Cluster, learner: LearnerGroup, train_prompts: list[Prompt], held_out: HeldOut
     ) -> Trainer:
         """Restore or begin: learner, cursor and ledger of one instant, engines at the run's version."""
-        recipe, run = self._recipe, self._run
-        source = PromptSource(train_prompts, recipe.seed)
-        start = fresh_start(source.state())
+        run = self._run
+        source = PromptSource(train_prompts, self._recipe.seed)
+        start = fresh_start(source.state()) if self._restored is None else Checkpoint.read(self._restored)
+        start = replace(start, incarnation=run.ledger.next_incarnation())
+        source.restore(start.cursor)
         canary = choose_canary(train_prompts)
         if self._restored is not None:
-            saved = Checkpoint.read(self._restored)
-            start = Checkpoint(saved.step, saved.version, saved.incarnation + 1, saved.cursor, saved.open_issues)
             await learner.load_checkpoint(self._restored / "learner")
             await cluster.push_weights(learner, start.version, canary)
+        if start.incarnation > 0:
             run.ledger.roll_back(start.step)
-            run.mark_abandoned_metrics(start.step)
+            run.abandon_after(start.step)
             run.event("resumed", step=start.step, incarnation=start.incarnation)
-        source.restore(start.cursor)
-        held_out = await self._held_out(cluster, data)
         order = IssueOrder(source, {p.prompt_id: p for p in train_prompts}, start.open_issues)
         hooks = TrainHooks(held_out.during, self._display.step)
         return Trainer(run, cluster, learner, order, start, canary, hooks)
 
-    async def _held_out(self, cluster: Cluster, data: Path) -> HeldOut:
+    def _held_out(self, cluster: Cluster, data: Path) -> HeldOut:
         settings = self._recipe.evaluation
         prompts: list[Prompt] = []
         if settings.prompts_per_task:
             pool = usable_prompts(self._recipe, data, settings.split)
             prompts = choose_prompts(pool, settings.prompts_per_task, self._recipe.seed)
-        held_out = HeldOut(self._run, cluster, prompts, self._display, self._stages)
-        await held_out.before()
-        return held_out
+        return HeldOut(self._run, cluster, prompts, self._display, self._stages)
 
-    async def _finish(self, step: int) -> int:
+    async def _finish(self) -> int:
         run = self._run
-        status = "done" if step == self._recipe.steps else "stopped"
-        summary = write_summary(run, status, step, self._stages.seconds())
+        status = "stopped" if self._stop.requested else "done"
+        summary = write_summary(run, status, self._step, self._stages.seconds())
         await asyncio.to_thread(write_report, run.path, run.path / "report.html")
-        if status == "stopped":
-            return self._stopped(f"after step {step}; go on with: overread train --resume {run.path}")
+        if self._stop.requested:
+            return self._stopped()
         show_summary(summary, self._display)
         self._display.note(f"report: {run.path / 'report.html'}")
         return EXIT_DONE
 
-    def _stopped(self, what: str) -> int:
-        self._run.event("stopped", signal=self._stop.signal_name)
-        self._display.note(f"stopped by {self._stop.signal_name} {what}")
+    def _stopped(self) -> int:
+        self._run.event("stopped", signal=self._stop.signal_name, step=self._step)
+        resume = f"go on with: overread train --resume {self._run.path}"
+        self._display.note(f"stopped by {self._stop.signal_name} after step {self._step}; {resume}")
         return EXIT_STOPPED
 
 

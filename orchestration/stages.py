@@ -8,22 +8,24 @@ from contextlib import contextmanager
 
 
 class Stages:
-    """Measures named stages; a stage entered twice adds up."""
+    """Measures named stages. One entered twice adds up; one inside another is taken from the outer one's time."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._seconds: dict[str, float] = {}
+        self._inner_seconds = [0.0]  # per open stage, that of the stages inside it
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         started = time.monotonic()
+        self._inner_seconds.append(0.0)
         try:
             yield
         finally:
-            self.add(name, time.monotonic() - started)
-
-    def add(self, name: str, seconds: float) -> None:
-        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+            elapsed = time.monotonic() - started
+            own = elapsed - self._inner_seconds.pop()
+            self._seconds[name] = self._seconds.get(name, 0.0) + own
+            self._inner_seconds[-1] += elapsed
 
     def seconds(self) -> dict[str, float]:
         """Seconds by stage, and ``total`` since this object was made."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from orchestration.config import BoundSettings
 from orchestration.evaluate import Evaluation, difference
-from orchestration.files import write_atomically
+from orchestration.files import read_json_lines, write_atomically
 from orchestration.progress import Display
 from orchestration.run import RunFolder
 from orchestration.statistics import Interval
@@ -43,7 +43,7 @@ class Bound:
 
 def write_summary(run: RunFolder, status: str, step: int, seconds: Mapping[str, float]) -> dict[str, Any]:
     """Write summary.json and return it."""
-    lines = [line for line in _read_lines(run.path / "metrics.jsonl") if not line.get("abandoned")]
+    lines = [line for line in read_json_lines(run.path / "metrics.jsonl") if not line.get("abandoned")]
     evaluations = _evaluations(run.path / "evaluations", run.recipe.seed)
     total = _with_setup(seconds)
     summary: dict[str, Any] = {
@@ -69,12 +69,6 @@ def write_summary(run: RunFolder, status: str, step: int, seconds: Mapping[str, 
     }
     write_atomically(run.path / "summary.json", json.dumps(summary, indent=1))
     return summary
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _evaluations(folder: Path, seed: int) -> dict[str, dict[str, Interval]]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from orchestration.buffer import Buffered, GroupBuffer
 from orchestration.cluster import Cluster, LearnerGroup, Push
-from orchestration.producer import IssueOrder, Produced, Producer, TooManyDrops, producing
+from orchestration.producer import IssueOrder, Produced, Producer, producing
 from orchestration.run import Checkpoint, RunFolder
 from orchestration.step_metrics import StepTimes, metrics_line
 from orchestration.stop import StopRequest
-from schemas.errors import LearnerError, RewardError, RolloutError
+from schemas.errors import LearnerError, OverreadError
 from schemas.prompt import Prompt
 
 SKIPPED_STEPS_LIMIT = 5
@@ -28,9 +28,9 @@ StepLine = Mapping[str, float | int | None]
 
 @dataclass(frozen=True)
 class TrainHooks:
-    """What the loop calls out to: evaluation (extra keys for the step's line) and the display."""
+    """What the loop calls out to between steps: evaluation where one is due, and the display."""
 
-    evaluate: Callable[[int], Awaitable[StepLine]]
+    evaluate: Callable[[int, StopRequest], Awaitable[None]]
     show: Callable[[StepLine], None]
 
 
@@ -64,32 +64,45 @@ class Trainer:
         self._skipped_in_a_row = 0
         self.step = start.step
         self._buffer: GroupBuffer[Produced] = GroupBuffer(
-            self._recipe.groups_per_step, self._recipe.max_staleness, start.version
+            self._recipe.groups_per_step,
+            self._recipe.max_staleness,
+            groups_wanted=(self._recipe.steps - start.step) * self._recipe.groups_per_step,
+            version=start.version,
         )
 
     async def train(self, stop: StopRequest) -> None:
         """Train until the last step or a stop request; ends with a checkpoint either way.
 
         Raises:
-            RewardError, RolloutError, TooManyDrops: production ended; a checkpoint is written to resume from.
+            OverreadError: production ended (a checkpoint is written to resume from), or a step failed (resume from the
+                last checkpoint: the learner may be a step ahead of what was recorded).
         """
         producer = Producer(self._cluster, self._run, self._order, self._buffer, self._incarnation)
         ended = time.monotonic()
-        try:
-            async with producing(producer):
-                while self.step < self._recipe.steps and not stop.requested:
-                    groups = await stop.first(self._buffer.take())
-                    if groups is None:
-                        break
-                    ended = await self._one_step(groups, producer, ended)
-        except (RewardError, RolloutError, TooManyDrops) as error:
-            self._run.event("run_stopped", reason=type(error).__name__, message=str(error), step=self.step)
-            await self._checkpoint()
-            raise
-        await self._checkpoint()
+        async with producing(producer):
+            while self.step < self._recipe.steps and not stop.requested:
+                groups = await self._take(stop)
+                if groups is None:
+                    break
+                line = await self._one_step(groups, producer, ended)
+                self._run.metrics(line)
+                self._hooks.show(line)
+                if self.step % self._recipe.checkpoint_every == 0:
+                    await self.checkpoint()
+                await self._hooks.evaluate(self.step, stop)
+                ended = time.monotonic()
+        await self.checkpoint()
 
-    async def _one_step(self, groups: list[Buffered[Produced]], producer: Producer, last_end: float) -> float:
-        """Train, push, record; the time from which the next step counts (an evaluation is no step's time)."""
+    async def _take(self, stop: StopRequest) -> list[Buffered[Produced]] | None:
+        """The next step's groups; None if a stop is requested first."""
+        try:
+            return await stop.first(self._buffer.take())
+        except OverreadError:
+            await self.checkpoint()  # between steps learner, cursor and ledger are of one instant
+            raise
+
+    async def _one_step(self, groups: list[Buffered[Produced]], producer: Producer, last_end: float) -> StepLine:
+        """Train, push, record; the step's line of metrics."""
         taken = time.monotonic()
         step = self.step + 1
         references = [buffered.group.reference for buffered in groups]
@@ -99,29 +112,20 @@ class Trainer:
         recording = asyncio.create_task(
             self._cluster.record_step(self._run.step_path(step), step, self._learner.ranks, recordable)
         )
-        push = await self._push(step)
-        await recording
-        await self._buffer.pushed(groups, push.version)
+        try:
+            push = await self._push(step)
+        finally:
+            await recording
+        # No await from here to the ledger's row: a step is trained, pushed and recorded, or it is none of them.
+        summaries = [buffered.group.summary for buffered in groups]
         self.step = step
-        self._run.ledger.trained(
-            step, self._incarnation, push.version, [buffered.group.summary.group_id for buffered in groups]
-        )
-        ended = time.monotonic()
-        evaluated = await self._hooks.evaluate(step)
+        self._run.ledger.trained(step, self._incarnation, push.version, [s.group_id for s in summaries])
+        await self._buffer.pushed(groups, push.version)
         stats = await self._cluster.stats()
         self._note_outages(stats)
+        ended = time.monotonic()
         times = StepTimes(taken - last_end, trained - taken, push.seconds, ended - last_end)
-        summaries = [buffered.group.summary for buffered in groups]
-        line = {
-            **metrics_line(step, summaries, producer.drain_drops(), metrics, push, times),
-            **_engine_load(stats),
-            **evaluated,
-        }
-        self._run.metrics(line)
-        self._hooks.show(line)
-        if step % self._recipe.checkpoint_every == 0:
-            await self._checkpoint()
-        return time.monotonic()
+        return metrics_line(step, summaries, producer.drain_drops(), {**metrics, **_engine_load(stats)}, push, times)
 
     def _note_outages(self, stats: Mapping[str, float]) -> None:
         retries = int(stats["reward_retries"])
@@ -143,12 +147,14 @@ class Trainer:
         self._run.event("push", version=version, seconds=push.seconds, bytes=push.bytes, canary_gap=push.canary_gap)
         return push
 
-    async def _checkpoint(self) -> None:
+    async def checkpoint(self) -> None:
         """Write a checkpoint of this instant, unless the step already has one."""
         if self._run.checkpoint_path(self.step).exists():
             return
         # The driver's half first and at once: issues that open while the learner writes are of a later instant.
-        open_issues = sorted([*self._run.ledger.open_issues(), *self._order.waiting()], key=lambda i: i.position)
+        open_issues = sorted(
+            [*self._run.ledger.open_issues(self.step), *self._order.waiting()], key=lambda i: i.position
+        )
         snapshot = Checkpoint(
             self.step, self._buffer.version, self._incarnation, self._order.cursor(), tuple(open_issues)
         )

@@ -44,10 +44,12 @@ class Waits:
         limit = self.limit(kind)
         started = time.monotonic()
         task = asyncio.ensure_future(awaitable)
-        # Not wait_for: it would turn a TimeoutError raised inside the awaitable into one of its own.
-        done, _ = await asyncio.wait({task}, timeout=limit)
+        try:
+            # Not wait_for: it would turn a TimeoutError raised inside the awaitable into one of its own.
+            done, _ = await asyncio.wait({task}, timeout=limit)
+        finally:
+            task.cancel()  # without effect on one that is done
         if not done:
-            task.cancel()
             raise DeadlineError(kind, on_whom, time.monotonic() - started, then)
         value = task.result()
         self._longest[kind] = max(self._longest.get(kind, 0.0), time.monotonic() - started)

@@ -1,7 +1,8 @@
 """serve: the reward service as a process.
 
 Role: ``python -m rewards.serve`` and what ``overread rewards serve`` calls.
-Input: settings, host, port, token. Output: a server that drains on SIGTERM; an address file once it is ready.
+Input: settings, host, port, token. Output: a server that drains on SIGTERM; an address file once it is ready. A run's
+own service (``--supervised``) ignores signals: the run ends it.
 """
 
 from __future__ import annotations
@@ -76,16 +77,25 @@ def read_token(path: Path) -> str:
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            "rewards.token_file", "must be a readable text file", path, "write the token there"
-        ) from error
+        raise ConfigError("reward.token_file", "must be a readable text file", path, "write the token there") from error
     if not token:
-        raise ConfigError("rewards.token_file", "must hold a token", f"{path}, empty", "write the token there")
+        raise ConfigError("reward.token_file", "must hold a token", f"{path}, empty", "write the token there")
     return token
 
 
 def _exit_quietly(_: int, __: FrameType | None) -> None:
     raise SystemExit(0)
+
+
+class _SupervisedServer(uvicorn.Server):
+    """Ends by its supervisor's SIGKILL alone.
+
+    A signal to a run reaches its service too (``ray job stop`` signals every child), while the run still needs scores
+    to finish its step. The service keeps nothing, so there is nothing to lose when it is killed.
+    """
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
+        _log.info("%s ignored: the supervisor ends this service", signal.Signals(sig).name)
 
 
 def serve(
@@ -96,6 +106,7 @@ def serve(
     token: str | None = None,
     insecure: bool = False,
     address_file: Path | None = None,
+    supervised: bool = False,
 ) -> None:
     """Serves until SIGTERM or Ctrl-C, then finishes the requests in flight.
 
@@ -103,6 +114,7 @@ def serve(
         port: 0 takes a free one.
         token: what clients must send; without one only a loopback host is allowed, unless ``insecure``.
         address_file: gets the base URL, atomically, when requests are answered.
+        supervised: SIGTERM and SIGINT are ignored; whoever started the process ends it with SIGKILL.
 
     Raises:
         ConfigError: the host needs a token, or the port is taken.
@@ -123,7 +135,7 @@ def serve(
             write_atomically(address_file, address)
 
     app = create_app(settings, token, on_ready=on_ready)
-    server = uvicorn.Server(
+    server = (_SupervisedServer if supervised else uvicorn.Server)(
         uvicorn.Config(
             app,
             log_config=None,
@@ -137,7 +149,7 @@ def serve(
     # uvicorn drains on the signal, then raises it again for the handler that stood before it: a drained stop is
     # status 0, not death by signal.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _exit_quietly)
+        signal.signal(number, signal.SIG_IGN if supervised else _exit_quietly)
     with listener:
         server.run(sockets=[listener])
 
@@ -165,10 +177,13 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8008, help="port; 0 takes a free one (8008)")
-    parser.add_argument("--config", type=Path, help="TOML file with the keys of a recipe's [rewards] table")
+    parser.add_argument("--config", type=Path, help="TOML file with the keys of a recipe's [reward] table")
     parser.add_argument("--token-file", type=Path, help="file that holds the bearer token")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
     parser.add_argument("--address-file", type=Path, help="gets the base URL once the service is ready")
+    parser.add_argument(
+        "--supervised", action="store_true", help="ignore SIGTERM and SIGINT; whoever started it ends it with SIGKILL"
+    )
     return parser.parse_args(arguments)
 
 
@@ -186,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             token=None if token_file is None else read_token(token_file),
             insecure=options.insecure,
             address_file=options.address_file,
+            supervised=options.supervised,
         )
     except InputError as error:
         sys.stderr.write(f"{error}\n")

@@ -1,6 +1,6 @@
 """RewardServiceSettings: which scores make the reward, where the service is, and what it accepts.
 
-Role: the ``[rewards]`` table of a recipe and the file that ``rewards serve --config`` reads.
+Role: the ``[reward]`` table of a recipe and the file that ``rewards serve --config`` reads.
 Input: TOML values. Output: a frozen model; wrong names and signs are refused here, before anything starts.
 """
 

@@ -63,14 +63,22 @@ class Engine:
             model_path: a Hugging Face folder.
             forbidden_token_ids: ids that are never sampled.
             tensor_shapes: name -> shape of every tensor that a push has to bring.
+
+        Raises:
+            RolloutError: ``engine_start``.
         """
         if not torch.accelerator.is_available():
             # Eager mode still compiles the sampler's helpers: a C++ compiler and 5 s in the first group, for nothing.
             os.environ["TORCHDYNAMO_DISABLE"] = "1"
-        # In this thread: AsyncLLM ties its sockets to the running loop.
-        llm = AsyncLLM.from_engine_args(_engine_args(settings, model_path))
-        await llm.init_weight_transfer_engine(WeightTransferInitRequest({"shapes": tensor_shapes}))
-        await llm.update_weight_version("0")
+        try:
+            # In this thread: AsyncLLM ties its sockets to the running loop.
+            llm = AsyncLLM.from_engine_args(_engine_args(settings, model_path))
+            await llm.init_weight_transfer_engine(WeightTransferInitRequest({"shapes": tensor_shapes}))
+            await llm.update_weight_version("0")
+        except Exception as error:
+            # The border to vLLM. No prompt has arrived yet that its message could quote.
+            first_line = next(iter(str(error).splitlines()), "")
+            raise RolloutError("engine_start", f"{type(error).__name__}: {first_line}") from error
         return cls(llm, forbidden_token_ids)
 
     async def complete(self, prompt: EnginePrompt, sampling: Sampling, seeds: Sequence[int]) -> list[RequestOutput]:
@@ -99,25 +107,34 @@ class Engine:
             Seconds without generation.
 
         Raises:
-            WeightPushError: refused (old weights serve on), or failed on the way (``complete`` must not be called
-                again; requests in flight were aborted).
+            WeightPushError: refused (old weights serve on); or, as BrokenEngineError, failed on the way or the
+                engine is dead (``complete`` must not be called again; requests in flight were aborted).
         """
         async with self._handing_over:
             started = time.perf_counter()
-            await self._llm.pause_generation(mode="keep", clear_cache=True)
             try:
-                await self._llm.start_weight_update()
-                await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
-                await self._llm.finish_weight_update(weight_version=str(version))
+                await self._swap_paused(update_info, version)
+            except WeightPushError:
+                raise
             except Exception as error:
-                if REFUSED not in str(error):
-                    await self._llm.pause_generation(mode="abort", clear_cache=True)
-                    raise BrokenEngineError(f"loading version {version} failed: {type(error).__name__}") from error
-                await self._llm.resume_generation()
-                reason = str(error)[str(error).index(REFUSED) :].splitlines()[0]
-                raise WeightPushError(f"version {version}: {reason}; the old weights serve on") from error
-            await self._llm.resume_generation()
+                # A dead engine can't be paused or resumed either.
+                raise BrokenEngineError(f"loading version {version} failed: {type(error).__name__}") from error
             return time.perf_counter() - started
+
+    async def _swap_paused(self, update_info: dict[str, Any], version: int) -> None:
+        await self._llm.pause_generation(mode="keep", clear_cache=True)
+        try:
+            await self._llm.start_weight_update()
+            await self._llm.update_weights(WeightTransferUpdateRequest(update_info))
+            await self._llm.finish_weight_update(weight_version=str(version))
+        except Exception as error:
+            if REFUSED not in str(error):
+                await self._llm.pause_generation(mode="abort", clear_cache=True)
+                raise
+            await self._llm.resume_generation()
+            reason = str(error)[str(error).index(REFUSED) :].splitlines()[0]
+            raise WeightPushError(f"version {version}: {reason}; the old weights serve on") from error
+        await self._llm.resume_generation()
 
     def close(self) -> None:
         """Stop the engine's process and wait for its end."""

@@ -27,7 +27,7 @@ class RolloutSettings(Settings):
     temperature: float = Field(
         default=1.0, gt=0.0, description="of sampling in training; evaluation is greedy. The learner mirrors it"
     )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+    dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="of the served weights; float32 on a CPU keeps the log-probability gap small"
     )
     max_model_len: int = Field(default=512, ge=16, description="tokens of prompt, pictures and completion together")

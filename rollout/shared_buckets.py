@@ -21,7 +21,9 @@ from schemas.weights import ALIGNMENT, BucketManifest, WeightBucket
 
 
 class SharedBuckets:
-    """A context in which ``update_info`` names readable memory.
+    """A copy of all buckets; within its context ``update_info`` names readable memory.
+
+    Making it copies gigabytes: do that in a thread.
 
     Args:
         buckets: all buckets of one push.
@@ -31,42 +33,38 @@ class SharedBuckets:
     """
 
     def __init__(self, buckets: Sequence[WeightBucket]) -> None:
-        self._buckets = buckets
-        self._fd = -1
-
-    def __enter__(self) -> SharedBuckets:
         offsets: list[int] = []
         size = 0
-        for index, bucket in enumerate(self._buckets):
+        for index, bucket in enumerate(buckets):
             if bucket.data.nbytes != bucket.manifest.nbytes:
                 raise WeightPushError(
                     f"bucket {index} holds {bucket.data.nbytes} bytes, its manifest says {bucket.manifest.nbytes}"
                 )
             offsets.append(size)
             size += -(-bucket.data.nbytes // ALIGNMENT) * ALIGNMENT
-        self._fd = os.memfd_create("overread-push")
+        # A file object, which frees the memory also where a cancelled push drops it before its context is entered.
+        self._file = os.fdopen(os.memfd_create("overread-push"), "rb")
         try:
-            os.posix_fallocate(self._fd, 0, max(size, 1))
-            with mmap.mmap(self._fd, max(size, 1)) as mapped:
-                for offset, bucket in zip(offsets, self._buckets, strict=True):
+            os.posix_fallocate(self._file.fileno(), 0, max(size, 1))
+            with mmap.mmap(self._file.fileno(), max(size, 1)) as mapped:
+                for offset, bucket in zip(offsets, buckets, strict=True):
                     mapped[offset : offset + bucket.data.nbytes] = np.ascontiguousarray(bucket.data).data
         except OSError as error:
-            self._close()
+            self._file.close()
             raise WeightPushError(f"no {size} bytes of shared memory for a push: {error.strerror}") from error
         self.update_info: dict[str, Any] = {
-            "path": f"/proc/{os.getpid()}/fd/{self._fd}",
+            "path": f"/proc/{os.getpid()}/fd/{self._file.fileno()}",
             "offsets": offsets,
-            "manifests": [bucket.manifest.model_dump(mode="json") for bucket in self._buckets],
+            "manifests": [bucket.manifest.model_dump(mode="json") for bucket in buckets],
         }
+
+    def __enter__(self) -> SharedBuckets:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._close()
-
-    def _close(self) -> None:
-        os.close(self._fd)
+        self._file.close()
 
 
 def map_buckets(

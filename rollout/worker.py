@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,6 @@ class RolloutWorker:
         self._name = name
         self._version = 0
         self._in_flight = 0
-        self._tokens_generated = 0
         self._broken: str | None = None
         # One thread: the tokenizer is not made for several, and pictures are prepared beside the engine's loop.
         self._preparing = ThreadPoolExecutor(1, thread_name_prefix="prepare")
@@ -89,6 +89,7 @@ class RolloutWorker:
 
         Raises:
             ConfigError: the model folder can't be used.
+            RolloutError: ``engine_start``.
         """
         prepare_environment(self._model_path)
         # Only now: transformers and vLLM read the environment when they are imported.
@@ -117,8 +118,9 @@ class RolloutWorker:
             group_size: number of completions.
 
         Raises:
-            RolloutError: ``image``, ``prompt_too_long``, ``prompt_mismatch``, ``deadline``, ``not_finite``,
-                ``engine_error``, ``engine_dead`` (replace this worker) or ``weights_unknown`` (replace it too).
+            RolloutError: ``image``, ``prompt`` (it can't be processed), ``prompt_too_long``, ``prompt_mismatch``,
+                ``deadline``, ``not_finite``, ``engine_error``, ``engine_dead`` (replace this worker) or
+                ``weights_unknown`` (replace it too).
         """
         if self._broken is not None:
             raise RolloutError("weights_unknown", self._broken)
@@ -127,8 +129,10 @@ class RolloutWorker:
         self._in_flight += group_size
         try:
             async with asyncio.timeout(deadline_s):
-                processed, engine_prompt = await self._in_thread(self._prepare, prompt, sampling)
-                outputs = await self._engine.complete(engine_prompt, sampling, _seeds(sampling.seed, group_size))
+                with _only_rollout_errors("prompt"):
+                    processed, engine_prompt = await self._in_thread(self._prepare, prompt, sampling)
+                with _only_rollout_errors("engine_error"):
+                    outputs = await self._engine.complete(engine_prompt, sampling, _seeds(sampling.seed, group_size))
         except TimeoutError as error:
             raise RolloutError(
                 "deadline", f"{group_size} completions of {sampling.max_tokens} tokens not done in {deadline_s:g} s"
@@ -137,19 +141,18 @@ class RolloutWorker:
             self._in_flight -= group_size
         if any(output.prompt_token_ids != engine_prompt.token_ids for output in outputs):
             raise RolloutError("prompt_mismatch", "the engine read other token ids than the processor made")
-        completions = await self._in_thread(self._completions, outputs)
-        group = RolloutGroup(
-            group_id=group_id,
-            prompt=prompt,
-            epoch=epoch,
-            incarnation=incarnation,
-            sampling=sampling,
-            completions=completions,
-            fingerprint=processed.fingerprint(),
-            worker=self._name,
-            generate_s=time.perf_counter() - started,
-        )
-        self._tokens_generated += group.token_count
+        with _only_rollout_errors("engine_error"):
+            group = RolloutGroup(
+                group_id=group_id,
+                prompt=prompt,
+                epoch=epoch,
+                incarnation=incarnation,
+                sampling=sampling,
+                completions=await self._in_thread(self._completions, outputs),
+                fingerprint=processed.fingerprint(),
+                worker=self._name,
+                generate_s=time.perf_counter() - started,
+            )
         return group, processed
 
     async def receive_weights(self, buckets: Sequence[WeightBucket], version: int) -> PushReport:
@@ -182,13 +185,9 @@ class RolloutWorker:
         )
 
     def stats(self) -> dict[str, float]:
-        """Completions ``running`` and ``waiting`` now, ``tokens_generated`` since the start."""
+        """Completions ``running`` and ``waiting`` now."""
         running = min(self._in_flight, self._settings.max_num_seqs)
-        return {
-            "running": running,
-            "waiting": self._in_flight - running,
-            "tokens_generated": self._tokens_generated,
-        }
+        return {"running": running, "waiting": self._in_flight - running}
 
     async def close(self) -> None:
         """Stop the engine. The worker can't be used again."""
@@ -200,8 +199,6 @@ class RolloutWorker:
         return await asyncio.get_running_loop().run_in_executor(self._preparing, function, *arguments)
 
     def _prepare(self, prompt: Prompt, sampling: Sampling) -> tuple[ProcessedPrompt, EnginePrompt]:
-        from rollout.engine_input import engine_prompt
-
         try:
             images = [self._load_image(image) for image in prompt.images]
             processed = self._processor.process_prompt(prompt, images)
@@ -214,6 +211,8 @@ class RolloutWorker:
                 f"{length} prompt tokens and {sampling.max_tokens} of a completion,"
                 f" rollout.max_model_len is {self._settings.max_model_len}",
             )
+        from rollout.engine_input import engine_prompt
+
         return processed, engine_prompt(processed, self._processor.image_token_id, self._processor.merge_size)
 
     def _completions(self, outputs: Sequence[Any]) -> tuple[Completion, ...]:
@@ -236,6 +235,20 @@ class RolloutWorker:
             finish_reason=output.finish_reason,
             text=self._processor.decode(token_ids),
         )
+
+
+@contextmanager
+def _only_rollout_errors(cause: str) -> Iterator[None]:
+    """The border of this room: any other error inside drops one group, not the run.
+
+    Its message and its traceback's chain may quote a question, a report or an answer: only its kind goes on.
+    """
+    try:
+        yield
+    except RolloutError:
+        raise
+    except Exception as error:
+        raise RolloutError(cause, type(error).__name__) from None
 
 
 def _seeds(group_seed: int, group_size: int) -> list[int]:

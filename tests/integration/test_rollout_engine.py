@@ -170,4 +170,3 @@ async def test_no_message_holds_the_question(served: Served, phantom_prompts: li
     with pytest.raises(RolloutError) as caught:
         await served.generate(phantom_prompts[0], max_tokens=500)
     assert phantom_prompts[0].question not in str(caught.value)
-    assert np.isfinite(served.worker.stats()["tokens_generated"])

@@ -22,21 +22,21 @@ async def _soon(awaitable: object) -> bool:
 
 
 async def test_no_more_groups_in_flight_than_slots() -> None:
-    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=2, max_staleness=1)
+    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=2, max_staleness=1, groups_wanted=100)
     for _ in range(4):
         await buffer.acquire()
     assert not await _soon(buffer.acquire())
 
 
 async def test_a_dropped_group_gives_its_slot_to_another_prompt() -> None:
-    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=1, max_staleness=0)
+    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=1, max_staleness=0, groups_wanted=100)
     slot = await buffer.acquire()
     await buffer.give_up(slot)
     assert await _soon(buffer.acquire())
 
 
 async def test_slots_are_freed_by_the_push_and_not_by_the_take() -> None:
-    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=1, max_staleness=0)
+    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=1, max_staleness=0, groups_wanted=100)
     await buffer.add(await buffer.acquire(), 7)
     taken = await buffer.take()
     assert not await _soon(buffer.acquire())
@@ -45,7 +45,7 @@ async def test_slots_are_freed_by_the_push_and_not_by_the_take() -> None:
 
 
 async def test_take_waits_for_a_group_that_would_be_too_old_at_the_next_step() -> None:
-    buffer: GroupBuffer[str] = GroupBuffer(groups_per_step=1, max_staleness=1)
+    buffer: GroupBuffer[str] = GroupBuffer(groups_per_step=1, max_staleness=1, groups_wanted=100)
     slow = await buffer.acquire()
     await buffer.add(await buffer.acquire(), "fast")
     # At version 0 the slow group may still wait one version.
@@ -57,7 +57,7 @@ async def test_take_waits_for_a_group_that_would_be_too_old_at_the_next_step() -
 
 
 async def test_take_returns_the_oldest_version_first() -> None:
-    buffer: GroupBuffer[str] = GroupBuffer(groups_per_step=1, max_staleness=1)
+    buffer: GroupBuffer[str] = GroupBuffer(groups_per_step=1, max_staleness=1, groups_wanted=100)
     first = await buffer.acquire()
     await buffer.add(await buffer.acquire(), "a")
     await buffer.pushed(await buffer.take(), 1)
@@ -67,12 +67,21 @@ async def test_take_returns_the_oldest_version_first() -> None:
 
 
 async def test_a_failure_of_production_comes_out_of_take_after_what_is_buffered() -> None:
-    buffer: GroupBuffer[str] = GroupBuffer(groups_per_step=1, max_staleness=0)
+    buffer: GroupBuffer[str] = GroupBuffer(groups_per_step=1, max_staleness=0, groups_wanted=100)
     await buffer.add(await buffer.acquire(), "a")
     await buffer.fail(ValueError("gone"))
     assert [b.group for b in await buffer.take()] == ["a"]
     with pytest.raises(ValueError, match="gone"):
         await buffer.take()
+
+
+async def test_no_more_groups_are_let_in_than_the_run_will_train_on() -> None:
+    buffer: GroupBuffer[int] = GroupBuffer(groups_per_step=1, max_staleness=3, groups_wanted=2)
+    dropped = await buffer.acquire()
+    await buffer.acquire()
+    assert not await _soon(buffer.acquire())
+    await buffer.give_up(dropped)
+    assert await _soon(buffer.acquire())
 
 
 @settings(max_examples=60, deadline=None)
@@ -82,7 +91,7 @@ def test_no_group_older_than_the_bound_is_ever_taken(size: int, staleness: int, 
 
     async def run() -> None:
         rng = random.Random(seed)
-        buffer: GroupBuffer[int] = GroupBuffer(size, staleness)
+        buffer: GroupBuffer[int] = GroupBuffer(size, staleness, groups_wanted=12 * size)
         produced = 0
         dropped = 0
 
@@ -116,6 +125,7 @@ def test_no_group_older_than_the_bound_is_ever_taken(size: int, staleness: int, 
             await buffer.pushed(taken, version + 1)
         producer.cancel()
         await asyncio.wait({producer})
-        assert produced == trained + buffer.ready
+        # Nothing was thrown away, and nothing was made that the run does not train on.
+        assert produced == trained == 12 * size
 
     asyncio.run(run())

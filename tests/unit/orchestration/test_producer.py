@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,11 +62,11 @@ class FakeRollouts:
 
 
 def _setup(
-    tmp_path: Path, rollouts: FakeRollouts, left_open: tuple[Issue, ...] = (), recipe: Recipe | None = None
+    tmp_path: Path, rollouts: FakeRollouts, left_open: tuple[Issue, ...] = (), groups_wanted: int = 1000
 ) -> tuple[Producer, GroupBuffer[Produced], RunFolder]:
-    recipe = recipe or _recipe()
+    recipe = _recipe()
     run = RunFolder.create(recipe, tmp_path / "run", [])
-    buffer: GroupBuffer[Produced] = GroupBuffer(recipe.groups_per_step, recipe.max_staleness)
+    buffer: GroupBuffer[Produced] = GroupBuffer(recipe.groups_per_step, recipe.max_staleness, groups_wanted)
     order = IssueOrder(PromptSource(PROMPTS, 0), {p.prompt_id: p for p in PROMPTS}, left_open)
     return Producer(rollouts, run, order, buffer, incarnation=0), buffer, run
 
@@ -157,7 +158,52 @@ async def test_a_reward_outage_past_its_deadline_ends_the_run_and_leaves_the_gro
         with pytest.raises(RewardError):
             await buffer.take()
     assert run.ledger.audit()["dropped_by_cause"] == {}
-    assert run.ledger.open_issues()
+    assert run.ledger.open_issues(step=0)
+
+
+async def test_a_group_that_the_service_refuses_is_dropped_and_the_run_goes_on(tmp_path: Path) -> None:
+    def answer(order: GroupOrder, _: int) -> GroupSummary:
+        if order.prompt.prompt_id == "p0":
+            raise RewardError("too_large", "a text of 60000 characters")
+        return _summary(order)
+
+    producer, buffer, run = _setup(tmp_path, FakeRollouts(answer))
+    async with producing(producer):
+        for version in range(1, 3):
+            await buffer.pushed(await buffer.take(), version)
+    assert run.ledger.drops_by_cause() == {"reward_too_large": 1}
+
+
+async def test_nothing_is_issued_that_the_run_will_not_train_on(tmp_path: Path) -> None:
+    rollouts = FakeRollouts(lambda order, _: _summary(order))
+    producer, buffer, run = _setup(tmp_path, rollouts, groups_wanted=4)
+    async with producing(producer):
+        for version in range(1, 3):
+            taken = await buffer.take()
+            run.ledger.trained(version, 0, version, [b.group.summary.group_id for b in taken])
+            await buffer.pushed(taken, version)
+        await asyncio.sleep(0.01)
+    audit = run.ledger.audit()
+    assert (audit["prompts_issued"], audit["trained"], audit["in_flight"]) == (4, 4, 0)
+
+
+def test_a_place_is_in_the_ledger_before_anything_can_be_awaited(tmp_path: Path) -> None:
+    """A checkpoint between the issue of a prompt and the first step of its task must not lose it."""
+
+    class NeverStarted:
+        async def produce(self, order: GroupOrder) -> tuple[GroupSummary, object]:
+            await asyncio.sleep(3600)
+            raise AssertionError
+
+    async def run_briefly() -> None:
+        producer, _, run = _setup(tmp_path, NeverStarted())  # type: ignore[arg-type]
+        async with producing(producer):
+            for _ in range(20):
+                await asyncio.sleep(0)
+                issued = run.ledger.audit()["prompts_issued"]
+                assert issued == producer._order.cursor()["cursor"]
+
+    asyncio.run(run_briefly())
 
 
 def test_a_groups_seed_depends_on_run_prompt_and_epoch_only() -> None:

@@ -71,20 +71,47 @@ def test_a_half_written_checkpoint_is_not_seen(recipe: Recipe) -> None:
     assert latest.name == "step-000001"
 
 
-def test_reopening_something_else_is_one_line(recipe: Recipe, tmp_path: Path) -> None:
+def test_reopening_something_else_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="must be a run folder"):
         RunFolder.reopen(tmp_path)
-    with pytest.raises(ConfigError, match="must have a checkpoint"):
-        RunFolder.reopen(RunFolder.create(recipe, None, []).path)
 
 
-def test_metrics_behind_a_restored_step_are_marked_and_kept(recipe: Recipe) -> None:
+def test_what_happened_behind_a_restored_step_is_set_aside_and_kept(recipe: Recipe) -> None:
     run = RunFolder.create(recipe, None, [])
     for step in (1, 2, 3):
         run.metrics({"step": step, "loss": 0.5})
-    run.mark_abandoned_metrics(2)
+        run.step_path(step).write_bytes(b"x")
+    for name in ("before.json", "after.json", "step-000002.json", "step-000003.json"):
+        (run.path / "evaluations" / name).write_text("{}")
+    run.abandon_after(2)
     lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
     assert [line.get("abandoned", False) for line in lines] == [False, False, True]
+    assert [p.name for p in sorted(run.path.glob("rollouts/*.parquet"))] == [
+        "step-000001.parquet",
+        "step-000002.parquet",
+    ]
+    assert [p.name for p in sorted(run.path.glob("evaluations/*.json"))] == ["before.json", "step-000002.json"]
+    assert len(list(run.path.glob("*/abandoned/*"))) == 3
+
+
+def test_a_torn_last_line_is_cut_when_a_run_is_reopened(recipe: Recipe) -> None:
+    run = RunFolder.create(recipe, None, [])
+    run.metrics({"step": 1})
+    with (run.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 2, "lo')
+    run = RunFolder.reopen(run.path)
+    run.metrics({"step": 2})
+    assert [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+
+
+def test_an_evaluations_keys_join_the_surviving_line_of_their_step(recipe: Recipe) -> None:
+    run = RunFolder.create(recipe, None, [])
+    run.metrics({"step": 1})
+    run.abandon_after(0)
+    run.metrics({"step": 1})
+    run.amend_metrics(1, {"eval/d/soft_f1": 0.5})
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert ["eval/d/soft_f1" in line for line in lines] == [False, True]
 
 
 def test_a_metric_that_is_not_a_number_is_refused(recipe: Recipe) -> None:
