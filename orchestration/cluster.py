@@ -122,7 +122,7 @@ class LearnerGroup:
         """Train on the groups at the learner's ``version``.
 
         Returns:
-            Global metrics, and references: first the ranks' learner_logprobs, then the groups in the ranks' order.
+            Global metrics, and references: first the ranks' StepLogprobs, then the groups in the ranks' order.
         """
         shares = [list(groups[rank :: self.ranks]) for rank in range(self.ranks)]
         pairs = [

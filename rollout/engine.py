@@ -32,6 +32,9 @@ MAX_PICTURES = 4  # a prompt: two films and their priors
 PICTURE_CACHE_GIB = 0.5  # pixel values that the engine keeps, so that a group sends its pictures once
 SHUTDOWN_GRACE_S = 2.0  # then the engine's process is killed; it holds nothing that outlives it
 BATCHED_TOKENS = 4096  # of one engine step, at least; whole prompts must fit (below)
+# vLLM refuses to start with less than this share of a card free. Its size follows from the weights and kv_cache_mib, not
+# from the share, and the learner may hold most of the card already.
+SHARED_CARD_SHARE = 0.1
 CPU_BLOCK_SIZE = 32  # tokens; the CPU kernels want multiples of 32, and 128 (the default) never shares a short prompt
 
 
@@ -189,6 +192,7 @@ def _engine_args(settings: RolloutSettings, model_path: str) -> AsyncEngineArgs:
         kv_cache_memory_bytes=settings.kv_cache_mib * 2**20,
         block_size=CPU_BLOCK_SIZE if on_cpu else None,
         enforce_eager=on_cpu,
+        **({} if on_cpu else {"gpu_memory_utilization": SHARED_CARD_SHARE}),
         max_num_batched_tokens=max(BATCHED_TOKENS, settings.max_model_len),
         # vLLM 0.32.0 on CPU dies at a seeded request whose prompt is computed in parts: it rewinds the request's
         # generator by an offset, which torch's CPU generator does not have (gpu_model_runner._bookkeeping_sync).

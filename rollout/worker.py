@@ -159,8 +159,8 @@ class RolloutWorker:
         """Verify all tensors, then serve them as ``version``; requests in flight go on under the new weights.
 
         Raises:
-            WeightPushError: nothing was loaded and the old weights serve on; or, as BrokenEngineError, the load
-                itself failed and this worker must be replaced.
+            WeightPushError: nothing was loaded and the old weights serve on; or the load itself failed: then every
+                later call fails as well, and this worker must be replaced.
         """
         from rollout.engine import BrokenEngineError
 
@@ -175,7 +175,8 @@ class RolloutWorker:
                 pause_s = await self._engine.swap_weights(shared.update_info, version)
             except BrokenEngineError as error:
                 self._broken = str(error)
-                raise
+                # Its class lives beside vllm, which whoever unpickles it would have to import.
+                raise WeightPushError(self._broken) from None
         self._version = version
         return PushReport(
             seconds=time.perf_counter() - started,
@@ -247,7 +248,7 @@ def _only_rollout_errors(cause: str) -> Iterator[None]:
         yield
     except RolloutError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - it goes on as a RolloutError; `from None` hides that from the rule
         raise RolloutError(cause, type(error).__name__) from None
 
 

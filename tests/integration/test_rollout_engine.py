@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 from transformers import AutoProcessor
 
 from prompts.images import load_image
 from rollout.processor import Processor
+from rollout.settings import RolloutSettings
 from schemas.errors import RolloutError
 from schemas.group import Sampling
 from schemas.prompt import ImageRef, Prompt
@@ -170,3 +171,15 @@ async def test_no_message_holds_the_question(served: Served, phantom_prompts: li
     with pytest.raises(RolloutError) as caught:
         await served.generate(phantom_prompts[0], max_tokens=500)
     assert phantom_prompts[0].question not in str(caught.value)
+
+
+async def test_an_engine_that_does_not_start_says_why(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rollout.engine import AsyncLLM, Engine
+
+    def out_of_memory(_: object) -> Any:
+        raise RuntimeError("no memory for the KV cache\nand a long tail")
+
+    monkeypatch.setattr(AsyncLLM, "from_engine_args", out_of_memory)
+    with pytest.raises(RolloutError) as caught:
+        await Engine.start(RolloutSettings(), str(tiny_model), (), {})
+    assert (caught.value.cause, caught.value.message) == ("engine_start", "RuntimeError: no memory for the KV cache")

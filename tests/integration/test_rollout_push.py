@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
-from schemas.errors import WeightPushError
+from prompts.images import load_image
+from rollout import worker as worker_module
+from rollout.settings import RolloutSettings
+from rollout.shared_buckets import SharedBuckets
+from rollout.worker import RolloutWorker
+from schemas.errors import RolloutError, WeightPushError
+from schemas.group import Sampling
 from schemas.prompt import Prompt
 from schemas.weights import BucketManifest, TensorSpec, WeightBucket
 
@@ -143,3 +150,57 @@ async def test_a_good_push_after_a_refused_one_is_served(
     completions, processed = await served.generate(phantom_prompts[0])
     assert all(served.gap(completion, processed) < TOLERANCE for completion in completions)
     assert served.worker.version == version
+
+
+async def test_a_push_is_copied_beside_the_loop_that_serves(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied_in: list[threading.Thread] = []
+
+    class Watched(SharedBuckets):
+        def __init__(self, buckets: Any) -> None:
+            super().__init__(buckets)
+            assert self.update_info  # the copy is complete
+            copied_in.append(threading.current_thread())
+
+    monkeypatch.setattr(worker_module, "SharedBuckets", Watched)
+    await served.push(served.perturbed(seed=50))
+    assert len(copied_in) == 1
+    assert copied_in[0] is not threading.current_thread()
+
+
+class DeadFrom:
+    """An AsyncLLM whose process is dead from the first call of ``name`` on."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._dead = False
+
+    def __getattr__(self, name: str) -> Any:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        async def call(*_: object, **__: object) -> None:
+            self._dead = self._dead or name == self._name
+            if self._dead:
+                raise EngineDeadError
+
+        return call
+
+
+@pytest.mark.parametrize(
+    "call", ["pause_generation", "start_weight_update", "update_weights", "finish_weight_update", "resume_generation"]
+)
+async def test_an_engine_that_dies_during_a_push_must_be_replaced(
+    phantom_prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    from rollout.engine import BrokenEngineError, Engine
+
+    llm: Any = DeadFrom(call)
+    worker = RolloutWorker(RolloutSettings(), "nowhere", load_image, "w")
+    monkeypatch.setattr(worker, "_engine", Engine(llm, ()), raising=False)
+    with pytest.raises(BrokenEngineError, match="version 1 failed: EngineDeadError"):
+        await worker.receive_weights([], 1)
+    assert worker.version == 0
+    with pytest.raises(RolloutError) as caught:
+        await worker.generate_group(
+            phantom_prompts[0], group_id="g", epoch=0, incarnation=0, sampling=Sampling(max_tokens=4), group_size=1
+        )
+    assert caught.value.cause == "weights_unknown"

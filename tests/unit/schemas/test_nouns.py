@@ -10,6 +10,7 @@ from hypothesis import given
 from noun_strategies import completions, groups
 from pydantic import ValidationError
 
+from schemas.base import Settings
 from schemas.group import Completion, RolloutGroup, Sampling, Score, VersionSpan
 from schemas.prompt import Box, Conversation, ImageRef, Prompt, Reference, Turn
 from schemas.weights import TensorSpec, digest_of
@@ -146,6 +147,22 @@ def test_no_patient_text_in_a_repr() -> None:
     assert "patient'" not in shown.replace("patient_id='1'", "")
     assert "nodule" not in shown
     assert "pixels" not in shown
+
+
+@pytest.mark.parametrize(
+    ("model", "fields"),
+    [
+        (Completion, {**ANSWER, "versions": ()}),
+        (Completion, {**ANSWER, "text": ["a report of a patient"]}),
+        (Prompt, {**PROMPT, "question": "a report of a patient <|image_pad|>"}),
+        (Prompt, {**PROMPT, "reference": {"report": ["a report of a patient"]}}),
+        (Settings, {"report": "a report of a patient"}),
+    ],
+)
+def test_no_patient_text_in_a_validation_error(model: Any, fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model(**fields)
+    assert "a report of" not in str(caught.value)
 
 
 def test_a_digest_covers_every_byte_and_is_what_a_spec_holds() -> None:
