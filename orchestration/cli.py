@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +26,7 @@ from orchestration.cli_rewards import rewards_app
 from orchestration.config import Recipe, load_recipe
 from orchestration.progress import Display
 from orchestration.stop import EXIT_BAD_INPUT, EXIT_DONE, EXIT_FAILED
-from schemas.errors import ConfigError, InputError, OverreadError
+from schemas.errors import ConfigError, DeadlineError, InputError, OverreadError
 from schemas.prompt import Split
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(rewards_app, name="rewards")
 
 _TYPER_INTERRUPTED = 130  # what typer makes of a KeyboardInterrupt
+_LEDGER_DEADLINE_S = 10.0
 _OVERRIDES = {"allow_extra_args": True, "ignore_unknown_options": True}
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; see recipes/ and docs/recipes.md.")]
 
@@ -106,7 +108,7 @@ def _resume(run_dir: Path) -> int:
     run = RunFolder.reopen(run_dir)
     display = Display()
     checkpoint = run.latest_checkpoint()
-    display.note(f"resuming {run.path} from {checkpoint and checkpoint.name}")
+    display.note(f"resuming {run.path} from {checkpoint.name if checkpoint else 'its start: it has no checkpoint yet'}")
     return asyncio.run(Session(run, checkpoint, display).run())
 
 
@@ -165,14 +167,22 @@ def _copy_of_ledger(source: Path, folder: Path) -> Path:
 
     Raises:
         ConfigError: the file is no ledger, or can't be read.
+        DeadlineError: its writer stays inside a transaction.
     """
-    copy = folder / source.name
+    copy, started = folder / source.name, time.monotonic()
+
+    def keep_deadline(status: int, _: int, __: int) -> None:
+        # A transaction takes milliseconds, but sqlite3 would wait for ever for a driver that was halted in one.
+        waited = time.monotonic() - started
+        if status == sqlite3.SQLITE_BUSY and waited > _LEDGER_DEADLINE_S:
+            raise DeadlineError("a whole ledger", "the run that writes it", waited, "try again")
+
     try:
         with (
-            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True)) as run_ledger,
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=0.0)) as run_ledger,
             closing(sqlite3.connect(copy)) as audited,
         ):
-            run_ledger.backup(audited)
+            run_ledger.backup(audited, progress=keep_deadline)
     except sqlite3.Error as error:
         if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
             remedy = "give the folder of a run, on a disk that can be read"
@@ -267,7 +277,7 @@ def _wrong_usage(error: typer.TyperException) -> int:
     if message:  # without arguments a group has printed its help already
         context: typer.Context | None = getattr(error, "ctx", None)
         command = context.command_path if context else "overread"
-        sys.stderr.write(f"overread: {message} See: {command} --help\n")
+        sys.stderr.write(f"overread: {message.rstrip('.')}; see: {command} --help\n")
     return error.exit_code
 
 

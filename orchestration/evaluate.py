@@ -28,7 +28,7 @@ from schemas.errors import DeadlineError, RolloutError
 from schemas.group import Sampling
 from schemas.prompt import Prompt
 
-PROMPTS_AT_ONCE = 64  # per engine
+PROMPTS_AT_ONCE = 128  # per engine; a vLLM engine on a CPU is full with about as many
 
 
 @dataclass(frozen=True)

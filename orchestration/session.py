@@ -130,6 +130,7 @@ class Session:
         gpu_share = gpu_share_of(recipe.rollout.workers + recipe.learner.ranks)
         placement = on_gpus(recipe.rollout.workers, recipe.learner.ranks) if gpu_share else place_run(recipe)
         async with reward_access(recipe.reward, self._run.path, self._run.event) as access:
+            recorder = new_recorder(logs)  # its imports run beside the engines'
             workers = rollout_workers(recipe, str(model), access, placement.workers, gpu_share, logs)
             learner = learner_group(recipe.learner, str(model), placement.ranks, gpu_share, logs, waits)
             try:
@@ -137,7 +138,7 @@ class Session:
                     await asyncio.gather(
                         start_engines(workers, waits), learner.start(total_steps=recipe.steps, seed=recipe.seed)
                     )
-                yield Cluster(workers, new_recorder(logs), waits, recipe.rollout.canary_tolerance), learner
+                yield Cluster(workers, recorder, waits, recipe.rollout.canary_tolerance), learner
             finally:
                 await stop_workers(workers)
                 learner.stop()

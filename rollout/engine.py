@@ -32,8 +32,8 @@ MAX_PICTURES = 4  # a prompt: two films and their priors
 PICTURE_CACHE_GIB = 0.5  # pixel values that the engine keeps, so that a group sends its pictures once
 SHUTDOWN_GRACE_S = 2.0  # then the engine's process is killed; it holds nothing that outlives it
 BATCHED_TOKENS = 4096  # of one engine step, at least; whole prompts must fit (below)
-# vLLM refuses to start with less than this share of a card free. Its size follows from the weights and kv_cache_mib, not
-# from the share, and the learner may hold most of the card already.
+# vLLM refuses to start with less than this share of a card free. What it takes follows from the weights and
+# kv_cache_mib, not from the share, and the learner may hold most of the card already.
 SHARED_CARD_SHARE = 0.1
 CPU_BLOCK_SIZE = 32  # tokens; the CPU kernels want multiples of 32, and 128 (the default) never shares a short prompt
 

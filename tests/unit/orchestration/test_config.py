@@ -61,6 +61,9 @@ def test_an_unknown_key_names_the_nearest_known_one(key: str, nearest: str) -> N
         ("groups_per_step", "'many'", "integer"),
         ("learner.ranks", "3", "multiple of learner.ranks"),
         ("reward.weights.grounding.soft_f2", "1.0", "no such scorer"),
+        ("data.tasks", "['report', 'classification']", "reward.weights.classification: is required"),
+        ("learner.dtype", "bfloat16", "rollout.dtype: must be learner.dtype, bfloat16"),
+        ("rollout.dtype", "float16", "float32"),
     ],
 )
 def test_a_value_out_of_range_is_one_line_with_field_rule_and_value(key: str, value: str, said: str) -> None:
@@ -70,6 +73,27 @@ def test_a_value_out_of_range_is_one_line_with_field_rule_and_value(key: str, va
     assert said in message
     assert "\n" not in message
     assert key.split(".")[0] in message or "recipe" in message
+
+
+def test_paths_count_from_the_current_folder_and_are_kept_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my-model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    recipe = load_recipe(DEMO, {"model": "my-model", "data.path": "prompts", "reward.token_file": "token"})
+    assert recipe.data.path == tmp_path / "prompts"
+    assert recipe.model == str(tmp_path / "my-model")
+    assert (recipe.runs_dir, recipe.assets_dir) == (str(tmp_path / "runs"), str(tmp_path / ".cache" / "overread"))
+    assert recipe.reward.token_file == tmp_path / "token"
+    (tmp_path / "config.toml").write_text(to_toml(recipe))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert load_recipe(tmp_path / "config.toml", {}) == recipe
+
+
+@pytest.mark.parametrize("model", ["tiny", "Qwen/Qwen3-VL-8B-Instruct"])
+def test_a_model_that_is_no_folder_keeps_its_name(model: str) -> None:
+    assert load_recipe(DEMO, {"model": model}).model == model
 
 
 def test_a_missing_key_says_how_to_give_it(tmp_path: Path) -> None:

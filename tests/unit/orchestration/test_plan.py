@@ -116,7 +116,26 @@ def test_a_plan_that_needs_more_memory_is_refused_in_one_line():
     with pytest.raises(ConfigError, match=r"must fit into the 24.0 GiB of this machine; given: \d+") as caught:
         check_plan(plan)
     assert "\n" not in str(caught.value)
-    assert "run it on a machine with GPUs" in str(caught.value)
+    assert "run it on a machine with GPUs, or lower rollout.workers, learner.ranks" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "served", "pushed"), [(LAPTOP, "bfloat16", "float32"), (EIGHT_CARDS, "float32", "bfloat16")]
+)
+def test_an_engine_of_another_precision_than_the_learner_on_this_machine_is_refused(
+    machine: Machine, served: str, pushed: str
+):
+    with pytest.raises(ConfigError, match=rf"^rollout\.dtype: must be the learner's, {pushed}") as caught:
+        check_plan(make_plan(recipe(rollout__dtype=served), machine))
+    assert "\n" not in str(caught.value)
+    check_plan(make_plan(recipe(rollout__dtype=pushed), machine))
+
+
+def test_a_path_with_brackets_is_shown_as_it_is(tmp_path: Path):
+    folder = tmp_path / "model[v2]"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(qwen_config()))
+    assert "model[v2]:" in shown(make_plan(recipe(model=str(folder)), LAPTOP)).replace("\n", "")
 
 
 def test_a_kv_cache_too_small_for_one_sequence_is_refused_with_a_size_that_works():
@@ -170,8 +189,8 @@ def test_one_card_is_shared_and_its_memory_counted_for_both():
     check_plan(small)
     assert {p.name for p in small.processes if p.gpu == 0} == {"rollout-0", "learner-0"}
     assert small.gpu_bytes(0) == sum(p.memory_bytes for p in small.processes if p.gpu == 0)
-    large = make_plan(recipe(model=HUB_8B, rollout__kv_cache_mib=2048), one_card)
-    with pytest.raises(ConfigError, match="of GPU 0"):
+    large = make_plan(recipe(model=HUB_8B, rollout__dtype="bfloat16", rollout__kv_cache_mib=2048), one_card)
+    with pytest.raises(ConfigError, match=r"of GPU 0;.*add GPUs and raise learner.ranks with learner.zero_stage=3"):
         check_plan(large)
 
 
