@@ -38,7 +38,7 @@ check: setup  ## format, lint, types, import contracts, unit tests: before each 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST) tests/unit -q -m "not slow"
+	$(PYTEST) tests/unit -q -m "not slow and not integration"
 
 format: setup  ## what `make check` would complain about and ruff can mend
 	$(BIN)/ruff format .

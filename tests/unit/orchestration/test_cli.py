@@ -114,6 +114,7 @@ def _write_ledger(run: Path) -> Ledger:
     return ledger
 
 
+@pytest.mark.integration  # builds the tiny model: a quarter of a minute
 def test_the_examples_do_what_they_say(tmp_path: Path, overread: Overread) -> None:
     """Those that take no engine and no minutes, as printed, where what they name is there."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
