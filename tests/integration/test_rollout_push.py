@@ -191,12 +191,12 @@ class DeadFrom:
 async def test_an_engine_that_dies_during_a_push_must_be_replaced(
     phantom_prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    from rollout.engine import BrokenEngineError, Engine
+    from rollout.engine import Engine
 
     llm: Any = DeadFrom(call)
     worker = RolloutWorker(RolloutSettings(), "nowhere", load_image, "w")
     monkeypatch.setattr(worker, "_engine", Engine(llm, ()), raising=False)
-    with pytest.raises(BrokenEngineError, match="version 1 failed: EngineDeadError"):
+    with pytest.raises(WeightPushError, match="version 1 failed: EngineDeadError"):
         await worker.receive_weights([], 1)
     assert worker.version == 0
     with pytest.raises(RolloutError) as caught:
