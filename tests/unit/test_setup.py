@@ -14,8 +14,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 GOOD_CPU = "flags\t\t: fpu fma avx2\n"
 PIP_CONFIG = r"""
-:env:.find-links='/opt/wheels'
-global.find-links='/opt/wheels /opt/more'
+:env:.find-links='/srv/wheels'
+global.find-links='/srv/wheels /srv/more'
 global.index-url='https://mirror.example/simple'
 global.extra-index-url='https://one.example/simple\nhttps://two.example/simple'
 global.cert='/etc/ssl/ca.crt'
@@ -75,8 +75,8 @@ def test_pips_own_sources_are_passed_on(setup: ModuleType, tmp_path: Path) -> No
         ("--default-index", "https://mirror.example/simple"),
         ("--index", "https://one.example/simple"),
         ("--index", "https://two.example/simple"),
-        ("--find-links", "/opt/wheels"),
-        ("--find-links", "/opt/more"),
+        ("--find-links", "/srv/wheels"),
+        ("--find-links", "/srv/more"),
         ("--allow-insecure-host", "mirror.example"),
     ]
 
