@@ -168,10 +168,6 @@ def table_to_conversations(table: pa.Table) -> list[Conversation]:
     return [Conversation.model_validate(row) for row in table.to_pylist()]
 
 
-def _group_row(group: RolloutGroup) -> dict[str, Any]:
-    return group.model_dump()
-
-
 def _completion_fields(row: Mapping[str, Any]) -> dict[str, Any]:
     # Arrow gives a map back as a list of pairs.
     return {
@@ -189,7 +185,7 @@ def _row_group(row: Mapping[str, Any]) -> RolloutGroup:
 
 def groups_to_table(groups: Iterable[RolloutGroup]) -> pa.Table:
     """One row a group, without tensors."""
-    return pa.Table.from_pylist([_group_row(group) for group in groups], schema=GROUP_SCHEMA)
+    return pa.Table.from_pylist([group.model_dump() for group in groups], schema=GROUP_SCHEMA)
 
 
 def table_to_groups(table: pa.Table) -> list[RolloutGroup]:
@@ -201,7 +197,7 @@ def pack_group(group: RolloutGroup, processed: ProcessedPrompt) -> pa.Table:
     """A travelling group: one row, with the tensors that the model reads."""
     pixels_ND = np.ascontiguousarray(processed.pixel_values_ND, dtype=np.float32)
     row = {
-        **_group_row(group),
+        **group.model_dump(),
         "input_ids_P": processed.input_ids_P,
         "pixel_values_ND": pixels_ND.tobytes(),
         "pixel_shape": list(pixels_ND.shape),
@@ -235,7 +231,7 @@ def step_table(
     """A recorded step: its groups, with the learner's log-probabilities per group, completion and token."""
     rows = [
         {
-            **_group_row(group),
+            **group.model_dump(),
             "step": step,
             "learner_logprobs": None if learner_logprobs is None else learner_logprobs[index],
             "ref_logprobs": None if ref_logprobs is None else ref_logprobs[index],
