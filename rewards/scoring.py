@@ -36,6 +36,7 @@ def _refusal(scorer: Scorer[Settings], item: ScoreItem) -> ScoreError | None:
 
 
 def _run(scorer: Scorer[Settings], items: Sequence[ScoreItem], params: Settings) -> list[Score | ScoreError]:
+    assert scorer.score is not None  # judges are not asked here
     try:
         results = scorer.score(items, params)
         if len(results) != len(items):

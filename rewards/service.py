@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from rewards.metrics import ServiceMetrics
 from rewards.problem import ProblemError, bad_request, too_large
+from rewards.resources import Resources
 from rewards.scorer import ScoreItem, Scorer
 from rewards.scorers.registry import default_scorers, scorers
 from rewards.scoring import Outcome, score_items
@@ -180,7 +181,7 @@ class RewardService:
 
 def _load_scorer(scorer: Scorer[Settings]) -> ScorerState:
     try:
-        scorer.load()
+        scorer.load(Resources())
     except Exception as error:  # noqa: BLE001 - the border: a scorer that can't be loaded is a state, not a crash
         _log.warning("scorer %s could not be loaded: %s", scorer.name, type(error).__name__)
         return ScorerState(state="failed", remedy=scorer.remedy)

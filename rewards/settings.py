@@ -87,6 +87,8 @@ class RewardServiceSettings(Settings):
             return
         if task not in scorer.tasks:
             raise ValueError(f"{field}: {name} does not score the task {task}")
+        if weight and scorer.evaluation_only:
+            raise ValueError(f"{field}: {name} is for evaluation only, a policy would hack it; weight 0 records it")
         if weight * (1.0 if scorer.direction == "higher" else -1.0) < 0.0:
             sign = "positive" if scorer.direction == "higher" else "negative"
             raise ValueError(f"{field}: {name} is better when {scorer.direction}, so its weight must be {sign}")

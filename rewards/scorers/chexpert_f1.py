@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 
 from rewards.chexpert_labels import label_report, positives
+from rewards.references import REFERENCES
 from rewards.scorer import NoParams, ScoreItem, Scorer
 from schemas.group import Score, ScoreError
 
@@ -20,14 +21,16 @@ def f1(predicted: Set[str], reference: Set[str]) -> float:
     return 2.0 * len(predicted & reference) / (len(predicted) + len(reference))
 
 
+def _positives(report: str) -> frozenset[str]:
+    return positives(label_report(report))
+
+
 def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
     """One score an item."""
-    # A group's completions share one reference: it is labelled once.
-    labels = {text: positives(label_report(text)) for text in {item.reference.report or "" for item in items}}
     results: list[Score | ScoreError] = []
     for item in items:
-        reference = labels[item.reference.report or ""]
-        predicted = positives(label_report(item.answer))
+        reference = REFERENCES.get("chexpert_positives", item.reference.report or "", _positives)
+        predicted = _positives(item.answer)
         hits = len(predicted & reference)
         details = {
             "true_positives": hits,

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import cast
 
+from rewards.references import REFERENCES
+from rewards.resources import Resources
 from rewards.scorer import NoParams, ScoreItem, Scorer
 from schemas.group import Score, ScoreError
 
@@ -29,6 +31,10 @@ def _tokenize() -> Callable[[str], list[str]]:
 
     stemmer = CachedStemmer()
     return lambda text: cast("list[str]", tokenize(text, stemmer))
+
+
+def _load(_: Resources) -> None:
+    _tokenize()
 
 
 def words(text: str) -> list[str]:
@@ -64,11 +70,9 @@ def rouge_l(prediction: Sequence[str], reference: Sequence[str]) -> tuple[float,
 
 def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
     """One score an item."""
-    # A group's completions share one reference: its words are made once.
-    reference_words = {text: words(text) for text in {item.reference.report or "" for item in items}}
     results: list[Score | ScoreError] = []
     for item in items:
-        f1, precision, recall = rouge_l(words(item.answer), reference_words[item.reference.report or ""])
+        f1, precision, recall = rouge_l(words(item.answer), REFERENCES.get("words", item.reference.report or "", words))
         results.append(Score(value=f1, details={"precision": precision, "recall": recall}))
     return results
 
@@ -82,6 +86,6 @@ SCORER = Scorer(
     needs=("reference.report",),
     params=NoParams,
     score=score,
-    load=_tokenize,
+    load=_load,
     summary="F1 of the longest common subsequence of stemmed words",
 )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from rewards.boxes import Match, match_boxes, parse_boxes
+from rewards.resources import Resources
 from rewards.scorer import ScoreItem, Scorer
 from schemas.base import Settings
 from schemas.group import Score, ScoreError
@@ -69,7 +70,7 @@ def score(items: Sequence[ScoreItem], params: SoftF1Params) -> list[Score | Scor
     return [_score(item, params) for item in items]
 
 
-def _load() -> None:
+def _load(_: Resources) -> None:
     import scipy.optimize  # noqa: F401 - so that the first request does not wait for it
 
 

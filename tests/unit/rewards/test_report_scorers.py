@@ -1,7 +1,6 @@
 """rouge_l, chexpert_f1, format, prior_references."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -136,7 +135,7 @@ def test_a_trace_that_never_ends_has_answered_nothing() -> None:
 
 def grounding(completion: str, boxes: tuple[Box, ...] = (), box_format: BoxFormat | None = "radvlm") -> ScoreItem:
     base = item(completion, task="grounding")
-    return replace(base, reference=Reference(boxes=boxes), box_format=box_format)
+    return base._replace(reference=Reference(boxes=boxes), box_format=box_format)
 
 
 ONE = (Box(x1=0.1, y1=0.1, x2=0.2, y2=0.2),)

@@ -34,7 +34,7 @@ BRITTLE = Scorer(
     summary="",
 )
 GOOD = ScoreItem("report", "fine", "fine", Reference(report="fine"))
-BAD = replace(GOOD, completion=SECRET, answer=SECRET)
+BAD = GOOD._replace(completion=SECRET, answer=SECRET)
 
 
 def test_one_bad_item_gets_an_error_and_costs_the_others_nothing(caplog: pytest.LogCaptureFixture) -> None:
@@ -61,13 +61,13 @@ def test_a_scorer_that_gives_no_number_gives_an_error() -> None:
 
 
 def test_an_item_without_what_the_scorer_needs_gets_an_error() -> None:
-    (result,) = score_batch(BRITTLE, [replace(GOOD, reference=Reference())], NoParams())
+    (result,) = score_batch(BRITTLE, [GOOD._replace(reference=Reference())], NoParams())
     assert isinstance(result, ScoreError)
     assert (result.code, result.message) == ("missing_input", "brittle needs reference.report")
 
 
 def test_an_item_of_another_task_gets_an_error() -> None:
-    (result,) = score_batch(BRITTLE, [replace(GOOD, task="grounding")], NoParams())
+    (result,) = score_batch(BRITTLE, [GOOD._replace(task="grounding")], NoParams())
     assert isinstance(result, ScoreError)
     assert result.code == "wrong_task"
 
