@@ -1,4 +1,4 @@
-"""The cluster of a run: the only module that imports ray. Actors are remote versions of actors.py's plain classes.
+"""The cluster of a run; beside serve_cluster.py the only module that imports ray. Actors are actors.py's plain classes.
 
     driver --orders--> RolloutNode x N --(summary, reference)--> driver --references--> LearnerRank x M, Recorder
 
@@ -8,7 +8,6 @@ The driver gets numbers and object references, never tensors (promise 8); every 
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 import secrets
 import time
@@ -26,7 +25,10 @@ from learner.settings import LearnerSettings
 from orchestration.actors import LearnerRank, Recorder, RewardAccess, RolloutNode
 from orchestration.config import Recipe
 from orchestration.groups import GroupOrder, GroupSummary
+from orchestration.placement import share_gpus
+from orchestration.serve_cluster import live_nodes
 from orchestration.waits import Waits
+from rewards.scale import ScaleSettings
 from schemas.errors import LearnerError, OverreadError, RolloutError, WeightPushError
 from schemas.group import Sampling
 from schemas.prompt import Conversation, Prompt
@@ -45,6 +47,7 @@ FLOORS = {
     "recording": 120.0,
     "engine counters": 60.0,
 }
+_NO_REPLICAS = ScaleSettings()
 _SHUTDOWN_S = 20.0
 _GENERATION_SLACK_S = 60.0
 _CANARY_TOKENS = 8
@@ -287,19 +290,24 @@ class Cluster:
         return {key: sum(row[key] for row in rows) for key in rows[0]}
 
 
+def joins_cluster() -> bool:
+    """Whether this process uses a Ray cluster that outlives it, named by RAY_ADDRESS (a submitted job)."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
 @asynccontextmanager
 async def ray_session() -> AsyncIterator[None]:
-    """A Ray cluster for the time inside: the one in RAY_ADDRESS (a submitted job), else one on this machine."""
-    joined = bool(os.environ.get("RAY_ADDRESS"))
+    """A Ray cluster for the time inside: the one in RAY_ADDRESS, else one on this machine."""
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if joined:
+    if joins_cluster():
         ray.init(**quiet)
     else:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray turns token authentication on for its own clusters. With a token for this one alone it leaves none in the
         # home folder, which every later `ray start` would ask its clients for.
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+        # "local": without it Ray would join, or wait for, whatever cluster was last started on this machine.
+        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
     try:
         yield
     finally:
@@ -329,10 +337,10 @@ def learner_group(
     return LearnerGroup(actors, waits)
 
 
-def gpu_share_of(processes: int) -> float:
-    """GPUs for each of so many engines and ranks: 1, a fraction where they must share, 0 where there are none."""
+def gpu_share_of(processes: int, scale: ScaleSettings = _NO_REPLICAS) -> float:
+    """GPUs for each of so many engines and ranks, beside the reward service's replicas; 0 where there are none."""
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    return 1 / math.ceil(processes / gpus) if gpus else 0.0
+    return share_gpus(processes, gpus, live_nodes("GPU"), scale)
 
 
 def rollout_workers(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tempfile
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from orchestration.assets import find_checkpoint
@@ -26,6 +27,7 @@ from orchestration.evaluate import choose_prompts, evaluate
 from orchestration.files import write_atomically
 from orchestration.placement import on_gpus, place, usable_cores
 from orchestration.progress import Display
+from orchestration.serve_cluster import check_room
 from orchestration.service import reward_access
 from orchestration.stop import EXIT_DONE
 from orchestration.summary import interval_text
@@ -51,9 +53,12 @@ async def evaluate_checkpoint(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="overread-eval-") as name:
         folder = Path(name)
-        async with ray_session(), reward_access(recipe.reward, folder, _no_events) as access:
-            gpu_share, cores = gpu_share_of(1), usable_cores()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(ray_session())
+            gpu_share, cores = gpu_share_of(1, recipe.reward.scale), usable_cores()
             placement = on_gpus(1, 0) if gpu_share else place(cores, 1, len(cores), 0, 0)
+            check_room(recipe.reward.scale, 1 if gpu_share else len(cores))
+            access = await stack.enter_async_context(reward_access(recipe.reward, folder, _no_events))
             workers = rollout_workers(recipe, str(model), access, placement.workers, gpu_share, folder)
             try:
                 with display.working("starting the engine"):

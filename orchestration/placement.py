@@ -1,4 +1,4 @@
-"""Which CPU cores each process gets on a machine without GPUs: engines and learner ranks never share one.
+"""Which CPU cores each process gets on a machine without GPUs, how much of a GPU on one with.
 
 Role: oversubscribed cores cost 40 % here (two processes of two threads each on two cores), so each gets its own.
 Input: worker and rank counts, cores each. Output: core numbers, or one line that says what is missing.
@@ -6,10 +6,12 @@ Input: worker and rank counts, cores each. Output: core numbers, or one line tha
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rewards.scale import ScaleSettings
 from schemas.errors import ConfigError
 
 
@@ -49,4 +51,30 @@ def place(cores: Sequence[int], workers: int, cores_per_worker: int, ranks: int,
     return Placement(
         workers=tuple(tuple(next(deal) for _ in range(cores_per_worker)) for _ in range(workers)),
         ranks=tuple(tuple(next(deal) for _ in range(cores_per_rank)) for _ in range(ranks)),
+    )
+
+
+def share_gpus(processes: int, gpus: int, gpu_nodes: int, scale: ScaleSettings) -> float:
+    """GPUs for each of so many engines and ranks: 1, a fraction where they must share, 0 where there are none.
+
+    The reward service's replicas are already there: Ray spreads them over the nodes, and packs those of a node. Engines
+    get GPUs without a replica; only on a single GPU do they share it with replicas.
+
+    Raises:
+        ConfigError: the replicas leave nothing.
+    """
+    if not gpus:
+        return 0.0
+    per_node = [scale.most // gpu_nodes + (node < scale.most % gpu_nodes) for node in range(gpu_nodes)]
+    free = gpus - sum(math.ceil(replicas * scale.gpus_per_replica) for replicas in per_node)
+    rest = 1.0 - scale.most * scale.gpus_per_replica
+    if free > 0:
+        return 1 / math.ceil(processes / free)
+    if gpus == 1 and rest > 0:
+        return math.floor(rest / processes * 10_000) / 10_000  # what Ray counts in
+    raise ConfigError(
+        "reward.scale.gpus_per_replica",
+        f"must leave engines and learner one of the cluster's {gpus} GPUs",
+        f"{scale.gpus_per_replica:g}, for {scale.most} replicas",
+        "lower it, or have fewer replicas",
     )

@@ -33,7 +33,7 @@ def check_inputs(recipe: Recipe) -> None:
     elif recipe.data.phantom_count == 0:
         ensure_data(recipe, lambda _: None)
     if recipe.reward.addresses:
-        asyncio.run(must_answer(outside_access(recipe.reward), recipe.reward.deadline_s))
+        asyncio.run(must_answer(outside_access(recipe.reward), recipe.reward))
 
 
 def _check_data(recipe: Recipe, path: Path) -> None:

@@ -21,9 +21,12 @@ from pathlib import Path
 import tomli_w
 
 from orchestration.actors import RewardAccess
+from orchestration.cluster import joins_cluster
 from orchestration.files import open_private, write_atomically
+from orchestration.serve_cluster import EVERY_ADDRESS, listen, live_nodes, replicas
 from rewards.client import RewardClient
 from rewards.settings import RewardServiceSettings
+from rewards.tokens import find_tokens
 from schemas.errors import ConfigError, DeadlineError, OverreadError, RewardError
 
 _START_DEADLINE_S = 60.0  # measured: 2 s here; a cold network file system can take far longer
@@ -114,7 +117,7 @@ class LocalRewardService:
 
 @asynccontextmanager
 async def reward_access(settings: RewardServiceSettings, folder: Path, event: Event) -> AsyncIterator[RewardAccess]:
-    """The recipe's reward services, or a local one that is started again whenever it dies.
+    """The recipe's reward services; else replicas in the run's Ray cluster; else a local one, restarted when it dies.
 
     Args:
         folder: holds the local service's token, settings and log.
@@ -125,43 +128,65 @@ async def reward_access(settings: RewardServiceSettings, folder: Path, event: Ev
     """
     if settings.addresses:
         access = outside_access(settings)
-        await must_answer(access, settings.deadline_s)
+        await must_answer(access, settings)
         yield access
         return
-    service = LocalRewardService(settings, folder, folder / "logs")
+    # What the recipe does not name is not loaded: a run's service starts faster so, and takes less memory.
+    own = settings.model_copy(update={"scorers": settings.scorers or weighted_scorers(settings)})
+    if own.scale.replicas:
+        async with _scaled(own, folder, event) as access:
+            yield access
+        return
+    service = LocalRewardService(own, folder, folder / "logs")
     await service.start()
     event("reward_service_started", pid=service.pid, address=service.address)
     watcher = asyncio.create_task(_keep_alive(service, event))
+    access = RewardAccess((service.address,), service.token)
     try:
-        yield RewardAccess((service.address,), service.token)
+        await must_answer(access, settings)
+        yield access
     finally:
         watcher.cancel()
         await asyncio.wait({watcher})  # or it could start the service that is being stopped
         await service.stop()
 
 
-def _read_token(settings: RewardServiceSettings) -> str | None:
-    if settings.token_file is None:
-        return None
-    try:
-        return settings.token_file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(
-            "reward.token_file", "must be readable", settings.token_file, "check its path and mode"
-        ) from error
+@asynccontextmanager
+async def _scaled(settings: RewardServiceSettings, folder: Path, event: Event) -> AsyncIterator[RewardAccess]:
+    """Replicas in the run's Ray cluster. The token is fresh, and stays in this process and the replicas."""
+    token = secrets.token_urlsafe(32)
+    # Beyond one machine the rollout workers of the others must reach a proxy.
+    host, joined = "127.0.0.1" if live_nodes() == 1 else EVERY_ADDRESS, joins_cluster()
+    listening = listen(host, settings.scale.port, joined=joined)
+    running = replicas(settings, (token,), listening, joined=joined, log_dir=folder / "logs")
+    async with running as addresses:
+        event("reward_service_started", replicas=settings.scale.replicas, addresses=addresses)
+        access = RewardAccess(addresses, token)
+        await must_answer(access, settings)
+        yield access
 
 
 def outside_access(settings: RewardServiceSettings) -> RewardAccess:
     """The recipe's own services and their token. Raises ConfigError when the token can't be read."""
-    return RewardAccess(settings.addresses, _read_token(settings))
+    tokens = find_tokens(settings.token_file)
+    return RewardAccess(settings.addresses, tokens[0] if tokens else None)
 
 
-async def must_answer(access: RewardAccess, deadline_s: float) -> None:
-    """Raises ConfigError unless the services are ready within ``deadline_s`` seconds, or within a minute."""
-    client = RewardClient(access.addresses, access.token, deadline_s)
+def weighted_scorers(settings: RewardServiceSettings) -> tuple[str, ...]:
+    """Every scorer that the recipe names, with weight 0 too."""
+    return tuple(sorted({name for weights in settings.weights.values() for name in weights}))
+
+
+async def must_answer(access: RewardAccess, settings: RewardServiceSettings) -> None:
+    """Raises ConfigError unless the services can score with the recipe's scorers within the deadline, or a minute."""
+    names = weighted_scorers(settings)
+    client = RewardClient(access.addresses, access.token, settings.deadline_s)
     try:
-        await client.wait_ready(min(deadline_s, _START_DEADLINE_S))
+        await client.wait_ready(min(settings.deadline_s, _START_DEADLINE_S), names)
     except (RewardError, DeadlineError) as error:
+        if isinstance(error, RewardError) and error.code in ("unknown_scorer", "not_ready"):
+            rule = "must name scorers that the service can compute"
+            raise ConfigError("reward.weights", rule, ", ".join(names), error.message) from error
         given = ", ".join(access.addresses)
         raise ConfigError(
             "reward.addresses", f"must answer ({error})", given, "start it: overread rewards serve"

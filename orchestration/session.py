@@ -34,6 +34,7 @@ from orchestration.producer import IssueOrder
 from orchestration.progress import Display
 from orchestration.report import write_report
 from orchestration.run import Checkpoint, RunFolder
+from orchestration.serve_cluster import check_room
 from orchestration.service import reward_access
 from orchestration.sft import warm_start
 from orchestration.stages import Stages
@@ -127,8 +128,10 @@ class Session:
     async def _actors(self, model: Path, logs: Path) -> AsyncIterator[tuple[Cluster, LearnerGroup]]:
         """Reward service, engines and learner, started side by side; stopped at the end."""
         recipe, waits = self._recipe, self._waits
-        gpu_share = gpu_share_of(recipe.rollout.workers + recipe.learner.ranks)
+        gpu_share = gpu_share_of(recipe.rollout.workers + recipe.learner.ranks, recipe.reward.scale)
         placement = on_gpus(recipe.rollout.workers, recipe.learner.ranks) if gpu_share else place_run(recipe)
+        cores = recipe.rollout.workers * (1 if gpu_share else recipe.rollout.cores_per_worker)
+        check_room(recipe.reward.scale, cores + recipe.learner.ranks * recipe.learner.cores)
         async with reward_access(recipe.reward, self._run.path, self._run.event) as access:
             recorder = new_recorder(logs)  # its imports run beside the engines'
             workers = rollout_workers(recipe, str(model), access, placement.workers, gpu_share, logs)

@@ -6,8 +6,8 @@ Input: settings, a bearer token or None. Output: a FastAPI app that echoes and l
 
 from __future__ import annotations
 
-import hmac
-from collections.abc import AsyncIterator, Callable, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from rewards.problem import ProblemError, bad_request, too_large
 from rewards.scorer import Scorer
 from rewards.service import RewardService
 from rewards.settings import RewardServiceSettings
+from rewards.tokens import matches
 from rewards.wire import (
     Health,
     Problem,
@@ -36,6 +37,7 @@ from rewards.wire import (
 from schemas.base import Settings
 
 _VERSION = "1"  # of the wire format
+_CLIENT_GONE = 499  # nginx's number for it
 _REF = "#/components/schemas/{model}"
 _bearer = HTTPBearer(auto_error=False, description="asked for where the service has a token")
 _Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -58,8 +60,9 @@ async def read_body(request: Request, limit: int) -> bytes:
     return bytes(body)
 
 
-def scorer_info(scorer: Scorer[Settings]) -> ScorerInfo:
+def scorer_info(service: RewardService, name: str) -> ScorerInfo:
     """What ``/v1/scorers`` tells about a scorer."""
+    scorer = service.scorers[name]
     return ScorerInfo(
         name=scorer.name,
         version=scorer.version,
@@ -69,8 +72,28 @@ def scorer_info(scorer: Scorer[Settings]) -> ScorerInfo:
         direction=scorer.direction,
         needs=scorer.needs,
         params=scorer.params().model_dump(),
+        evaluation_only=scorer.evaluation_only,
+        state=service.states[name].state,
+        cost_s=service.metrics.cost_s(name),
         summary=scorer.summary,
     )
+
+
+async def _gone(request: Request) -> None:
+    """Returns once the client has closed its connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, bytes]) -> bytes | None:
+    """The work's result; None, and the work cancelled, where the client goes away before it is there."""
+    task, gone = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() else None
+    finally:
+        gone.cancel()
+        task.cancel()
 
 
 def _add_errors(app: FastAPI, service: RewardService) -> None:
@@ -132,15 +155,17 @@ def _add_routes(
         except ValidationError as error:
             # "from None": the chain would carry the request into a log.
             raise bad_request(field_problems(error)) from None
-        response = await service.score(parsed)
-        service.metrics.count_reply(200)
-        return Response(response.model_dump_json(), media_type="application/json")
+        reply = await unless_gone(request, service.score(parsed))
+        # Nobody reads the reply to a client that is gone; its status is for the metrics.
+        status = _CLIENT_GONE if reply is None else 200
+        service.metrics.count_reply(status)
+        return Response(reply, status_code=status, media_type="application/json")
 
     @app.get(
         "/v1/scorers", summary="What can be scored", tags=["scores"], dependencies=guarded, responses=_documented(401)
     )
     async def list_scorers() -> ScorersResponse:
-        return ScorersResponse(scorers=tuple(scorer_info(scorer) for scorer in service.scorers.values()))
+        return ScorersResponse(scorers=tuple(scorer_info(service, name) for name in service.scorers))
 
     @app.get(
         "/metrics",
@@ -175,20 +200,21 @@ def _openapi(app: FastAPI, scorers: Mapping[str, Scorer[Settings]]) -> Callable[
 
 def create_app(
     settings: RewardServiceSettings,
-    token: str | None,
+    tokens: Sequence[str] = (),
     *,
-    scorers: dict[str, Scorer[Any]] | None = None,
     on_ready: Callable[[], None] | None = None,
 ) -> FastAPI:
     """The reward service as an ASGI app.
 
     Args:
-        settings: limits and parameter defaults.
-        token: what ``Authorization: Bearer`` must carry; None asks for nothing.
-        scorers: instead of those in ``rewards/scorers``.
+        settings: scorers, workers, limits and parameter defaults.
+        tokens: what ``Authorization: Bearer`` may carry; none asks for nothing.
         on_ready: called once, on the event loop, when requests are answered.
+
+    Raises:
+        ConfigError: a plugin can't be imported.
     """
-    service = RewardService(settings, scorers, on_ready)
+    service = RewardService(settings, on_ready)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -197,10 +223,7 @@ def create_app(
         await service.close()
 
     def check_token(credentials: _Credentials) -> None:
-        if token is None:
-            return
-        given = credentials.credentials if credentials is not None else ""
-        if not hmac.compare_digest(given.encode(), token.encode()):
+        if tokens and not matches(credentials.credentials if credentials is not None else "", tokens):
             raise ProblemError(401, "unauthorized", "send the service's token as Authorization: Bearer")
 
     app = FastAPI(
@@ -209,6 +232,7 @@ def create_app(
         description="Scores radiology reports and boxes. A failure is an error with a code, never a number.",
         lifespan=lifespan,
     )
+    app.state.service = service
     _add_errors(app, service)
     _add_probes(app, service)
     _add_routes(app, service, settings, check_token)

@@ -1,31 +1,57 @@
-"""Boxes: from an answer's text to canonical boxes, and from two sets of boxes to matched pairs.
+"""Boxes: from an answer's text to canonical boxes.
 
-Role: the geometry under every grounding scorer. Pure functions; the parsers are linear in the text's length.
-Input: an answer in a declared format, reference boxes. Output: ParsedBoxes; Match (pairs, counts, IoU sum).
+Role: the parsers under every grounding scorer and the format guard. Pure, linear in the text's length, never raise.
+Input: an answer, its declared format. Output: ParsedBoxes. The geometry is in rewards/box_matching.py.
+
+What the parsers forgive, and what they do not, in both formats:
+
+- **Prose, code fences, an enclosing list or object** around boxes are passed over.
+- **A trailing comma** after the last number, box or object is passed over.
+- **Swapped corners** are put in order and counted (``repaired``): any two opposite corners name one box.
+- **The scale is never guessed.** A box with a number outside the declared scale is invalid: rescaling it would reward
+  an answer that no user of the declared format can read.
+- **NaN, infinities, numbers of more than 32 characters, not four numbers, no area**: invalid.
+- **A last list that is cut off** (the answer ran into its token limit) is neither read nor counted.
+
+An invalid box is a false positive: it was written as a box.
+
+``radvlm``: ``[x1, y1, x2, y2]`` in 0-1. A square bracket that holds nothing but two or more numbers claims a box,
+wherever it stands. So the list of a JSON ``bbox_2d`` is read as any other list, by this format's scale: in 0-1 it is a
+box without label, in 0-1000 it is invalid. Brackets with words, quotes or one number ("[1]") are prose.
+
+``qwen3vl``: objects ``{"bbox_2d": [x1, y1, x2, y2], "label": "..."}`` in 0-1000, in a list, alone, or inside another
+object. Single quotes and bare keys are fine; the label may be missing, and holds no braces. Innermost objects only: one
+whose ``bbox_2d`` is no flat list of numbers is invalid, and every ``bbox_2d`` of an object counts. A plain list of two
+or more numbers outside such an object (a bare one, another key's, that of an object without its closing brace) is
+invalid: written as a box, but not in the declared format. Were it passed over, "[100, 200, 300, 400]" would count as
+"there is none".
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import NDArray
 
 from schemas.prompt import Box, BoxFormat
 
-_BRACKETS = re.compile(r"\[([^\[\]]*)\]")
-_OBJECT = re.compile(r"\{[^{}]*\}")
-_BBOX = re.compile(r"""["']?bbox_2d["']?\s*:\s*\[([^\[\]]*)\]""")
-_BBOX_KEY = re.compile(r"""["']?bbox_2d["']?\s*:""")
-_LABEL = re.compile(r"""["']?label["']?\s*:\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)')""")
-_NUMBER = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?|[-+]?(?:nan|inf|infinity)", re.IGNORECASE)
+# Possessive (++, *+, ?+): a number or list is read one way only, so a failure costs no backtracking, and megabytes of
+# digits stay linear. Cases are spelt out, since ignoring case lets "\u0131nf" pass, which float() refuses.
+_NOT_FINITE = r"[nN][aA][nN]|[iI][nN][fF](?:[iI][nN][iI][tT][yY])?+"
+_NUMBER = rf"[-+]?+(?:(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?:[eE][-+]?+[0-9]++)?+|{_NOT_FINITE})"
+_MORE = rf"(?:\s*+,\s*+{_NUMBER})"
+_END = r"\s*+(?:,\s*+)?+\]"
+_CLAIM = re.compile(rf"\[\s*+({_NUMBER}{_MORE}++){_END}")
+_LIST = re.compile(rf"\s*+\[\s*+({_NUMBER}{_MORE}*+){_END}")
+_OBJECT = re.compile(r"\{[^{}]*+\}")
+_KEY = "bbox_2d"
+_BBOX_KEY = re.compile(rf"{_KEY}[\"']?+\s*+:")
+_LABEL = re.compile(
+    r"""label["']?+\s*+:\s*+(?:"([^"\\]*+(?:\\.[^"\\]*+)*+)"|'([^'\\]*+(?:\\.[^'\\]*+)*+)')""", re.DOTALL
+)
 _LONGEST_NUMBER = 32  # characters; a coordinate needs four, and float() of a megabyte of digits is slow
 
-# What the numbers of a format are divided by. A box outside 0..scale is invalid, never rescaled: guessing the scale
-# would reward an answer that no user of the declared format can read.
+# What the numbers of a format are divided by.
 SCALES: dict[BoxFormat, float] = {"radvlm": 1.0, "qwen3vl": 1000.0}
 
 
@@ -35,8 +61,7 @@ class ParsedBoxes:
 
     Attributes:
         boxes: canonical, in the order of the answer.
-        invalid: what was written as a box but is none: not four numbers, not finite, outside the format's range,
-            without area. Each counts as a false positive.
+        invalid: what was written as a box but is none. Each counts as a false positive.
         repaired: boxes whose corners were given in another order; they are among ``boxes``.
     """
 
@@ -50,156 +75,86 @@ class ParsedBoxes:
         return len(self.boxes) + self.invalid
 
 
-def _numbers(text: str) -> list[float] | None:
-    """The comma-separated numbers of a bracket; None where something else than numbers stands in it."""
-    parts = [part.strip() for part in text.split(",")]
-    if parts and not parts[-1]:
-        parts.pop()  # a trailing comma
-    if not parts or not all(_NUMBER.fullmatch(part) for part in parts):
+class _Reader:
+    """Collects the boxes of one answer."""
+
+    __slots__ = ("boxes", "invalid", "repaired", "scale")
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.boxes: list[Box] = []
+        self.invalid = 0
+        self.repaired = 0
+
+    def read(self, numbers: str, label: str | None = None) -> None:
+        """One list of numbers, without its brackets."""
+        corners = _coordinates(numbers)
+        if corners is None:
+            self.invalid += 1
+            return
+        scale = self.scale
+        x1, y1, x2, y2 = corners
+        # NaN fails every comparison.
+        if not (0.0 <= x1 <= scale and 0.0 <= y1 <= scale and 0.0 <= x2 <= scale and 0.0 <= y2 <= scale):
+            self.invalid += 1
+            return
+        swapped = x1 > x2 or y1 > y2
+        if swapped:
+            x1, x2 = min(x1, x2), max(x1, x2)
+            y1, y2 = min(y1, y2), max(y1, y2)
+        x1, y1, x2, y2 = x1 / scale, y1 / scale, x2 / scale, y2 / scale
+        if x1 < x2 and y1 < y2:
+            self.boxes.append(Box(x1=x1, y1=y1, x2=x2, y2=y2, label=label))
+            self.repaired += swapped
+        else:
+            self.invalid += 1
+
+
+def _coordinates(numbers: str) -> list[float] | None:
+    """Four numbers, NaN for one that is too long; None for another count."""
+    parts = numbers.split(",", 4)  # at most five parts of megabytes
+    if len(parts) != 4:
         return None
-    return [float(part) if len(part) <= _LONGEST_NUMBER else math.nan for part in parts]
+    # float() alone forgives fewer kinds of space than the pattern does.
+    return [float(part) if len(part) <= _LONGEST_NUMBER else math.nan for part in map(str.strip, parts)]
 
 
-def _canonical(numbers: Sequence[float], scale: float, label: str | None) -> Box | None:
-    """A box from four numbers, or None. Swapped corners are put in order: any two opposite corners name one box."""
-    if len(numbers) != 4 or not all(math.isfinite(n) and 0.0 <= n <= scale for n in numbers):
-        return None
-    x1, y1, x2, y2 = (n / scale for n in numbers)
-    x1, x2 = sorted((x1, x2))
-    y1, y2 = sorted((y1, y2))
-    if not (x1 < x2 and y1 < y2):
-        return None
-    return Box(x1=x1, y1=y1, x2=x2, y2=y2, label=label)
-
-
-def _radvlm_candidates(text: str) -> Iterable[tuple[list[float], str | None]]:
-    # A bracket with words in it, or with one number ("[1]", a footnote), is prose; two or more numbers claim a box.
-    for match in _BRACKETS.finditer(text):
-        numbers = _numbers(match.group(1))
-        if numbers is not None and len(numbers) > 1:
-            yield numbers, None
-
-
-def _qwen3vl_candidates(text: str) -> Iterable[tuple[list[float], str | None]]:
-    # Innermost objects only, so fences, prose, an enclosing object and trailing commas do no harm. An object that is
-    # not closed (a truncated answer) is not read.
+def _read_objects(text: str, reader: _Reader) -> None:
+    outside: list[str] = []
+    position = 0
     for match in _OBJECT.finditer(text):
         body = match.group()
-        if not _BBOX_KEY.search(body):
+        if _KEY not in body:
             continue
-        box = _BBOX.search(body)
-        label = _LABEL.search(body)
-        name = (label.group(1) or label.group(2) or "") if label else ""
-        yield (_numbers(box.group(1)) or []) if box else [], name.strip() or None
+        keys = list(_BBOX_KEY.finditer(body))
+        if not keys:
+            continue
+        name = _LABEL.search(body)
+        label = (name.group(1) or name.group(2) or "").strip() or None if name else None
+        for key in keys:
+            numbers = _LIST.match(body, key.end())
+            if numbers is None:
+                reader.invalid += 1
+            else:
+                reader.read(numbers.group(1), label)
+        outside.append(text[position : match.start()])
+        position = match.end()
+    outside.append(text[position:])
+    # Braces in the place of each object: what stood before it and after it must not join to a list.
+    reader.invalid += sum(1 for _ in _CLAIM.finditer("{}".join(outside)))
 
 
 def parse_boxes(text: str, box_format: BoxFormat) -> ParsedBoxes:
-    """The boxes that an answer names in the declared format; any string is fine, none raises.
-
-    ``radvlm``: ``[x1, y1, x2, y2]`` in 0-1 inside prose, no labels. ``qwen3vl``: JSON objects
-    ``{"bbox_2d": [x1, y1, x2, y2], "label": "..."}`` in 0-1000, in a fence or not.
-    """
-    scale = SCALES[box_format]
-    candidates = _radvlm_candidates(text) if box_format == "radvlm" else _qwen3vl_candidates(text)
-    boxes: list[Box] = []
-    invalid = repaired = 0
-    for numbers, label in candidates:
-        box = _canonical(numbers, scale, label)
-        if box is None:
-            invalid += 1
-            continue
-        boxes.append(box)
-        repaired += numbers[0] > numbers[2] or numbers[1] > numbers[3]
-    return ParsedBoxes(tuple(boxes), invalid, repaired)
+    """The boxes that an answer names in the declared format, by the rules above; any string is fine."""
+    reader = _Reader(SCALES[box_format])
+    if box_format == "radvlm":
+        for numbers in _CLAIM.findall(text):
+            reader.read(numbers)
+    else:
+        _read_objects(text, reader)
+    return ParsedBoxes(tuple(reader.boxes), reader.invalid, reader.repaired)
 
 
 def names_boxes(text: str) -> bool:
     """Whether a text writes something as a box, in any known format; a report must not."""
     return any(parse_boxes(text, box_format).count for box_format in SCALES)
-
-
-def iou_matrix(predicted: Sequence[Box], reference: Sequence[Box]) -> NDArray[np.float64]:
-    """Intersection over union of every pair, float64 [predicted, reference]."""
-    predicted_P4 = np.array([box.corners for box in predicted], dtype=np.float64).reshape(-1, 4)
-    reference_R4 = np.array([box.corners for box in reference], dtype=np.float64).reshape(-1, 4)
-    low_PR2 = np.maximum(predicted_P4[:, None, :2], reference_R4[None, :, :2])
-    high_PR2 = np.minimum(predicted_P4[:, None, 2:], reference_R4[None, :, 2:])
-    overlap_PR = np.clip(high_PR2 - low_PR2, 0.0, None).prod(axis=-1)
-    area_P = (predicted_P4[:, 2:] - predicted_P4[:, :2]).prod(axis=-1)
-    area_R = (reference_R4[:, 2:] - reference_R4[:, :2]).prod(axis=-1)
-    union_PR = area_P[:, None] + area_R[None, :] - overlap_PR
-    # Two boxes thinner than 1e-150 have an area that rounds to 0; their IoU is 0 here, not 0/0.
-    iou_PR: NDArray[np.float64] = np.divide(overlap_PR, union_PR, out=np.zeros_like(overlap_PR), where=union_PR > 0.0)
-    return iou_PR
-
-
-def optimal_pairs(iou_PR: NDArray[np.float64]) -> list[tuple[int, int, float]]:
-    """One-to-one pairs (row, column, IoU) with the greatest IoU sum (Hungarian on 1 - IoU), those of IoU 0 left out."""
-    # Imported here: settings look scorers up in the driver, which must not pay for scipy.
-    from scipy.optimize import linear_sum_assignment
-
-    rows, columns = linear_sum_assignment(1.0 - iou_PR)
-    pairs = ((int(r), int(c), float(iou_PR[r, c])) for r, c in zip(rows, columns, strict=True))
-    return [pair for pair in pairs if pair[2] > 0.0]
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """Predictions against references.
-
-    Attributes:
-        iou_sum: t, the sum of IoU over the kept pairs.
-        matched: V, the number of kept pairs.
-        predicted: everything that was written as a box, invalid ones, duplicates and those over the limit included.
-        reference: the number of reference boxes.
-    """
-
-    iou_sum: float
-    matched: int
-    predicted: int
-    reference: int
-    duplicates: int
-
-    @property
-    def false_positives(self) -> int:
-        return self.predicted - self.matched
-
-
-def _name(label: str | None) -> str | None:
-    return " ".join(label.lower().split()) if label else None
-
-
-def _distinct(boxes: Iterable[Box], with_labels: bool) -> list[Box]:
-    """The first of each set of exact duplicates, in order."""
-    first: dict[object, Box] = {}
-    for box in boxes:
-        first.setdefault((box.corners, _name(box.label) if with_labels else None), box)
-    return list(first.values())
-
-
-def match_boxes(parsed: ParsedBoxes, reference: Sequence[Box], max_boxes: int) -> Match:
-    """Matches an answer with its reference under the guards against flooding.
-
-    - An exact duplicate of an earlier box is never matched: it is a false positive. A reference named twice is one.
-    - Only the first ``max_boxes`` distinct boxes are matched; the rest are false positives.
-    - Where both sides of a pair name a label, the labels must agree (case and spaces apart).
-    """
-    with_labels = any(box.label for box in parsed.boxes)
-    candidates = _distinct(parsed.boxes, with_labels)
-    duplicates = len(parsed.boxes) - len(candidates)
-    candidates = candidates[:max_boxes]
-    truth = _distinct(reference, with_labels)
-    iou_PR = iou_matrix(candidates, truth)
-    if with_labels:
-        for row, box in enumerate(candidates):
-            for column, true_box in enumerate(truth):
-                if box.label and true_box.label and _name(box.label) != _name(true_box.label):
-                    iou_PR[row, column] = 0.0
-    pairs = optimal_pairs(iou_PR)
-    return Match(
-        iou_sum=sum(iou for _, _, iou in pairs),
-        matched=len(pairs),
-        predicted=parsed.count,
-        reference=len(truth),
-        duplicates=duplicates,
-    )

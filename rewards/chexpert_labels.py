@@ -7,8 +7,10 @@ Input: a report. Output: observation -> Label; an observation that is not mentio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
 
 from rewards import chexpert_vocabulary as vocabulary
 from rewards.text import sentences
@@ -32,13 +34,24 @@ _WORDS_TO_DENIAL = 8  # "pneumothorax or pleural effusion on either side is not 
 _WORDS_TO_DOUBT = 4
 _WORDS_FROM_HISTORY = 4
 
+# Answers kept with their labels: the scorers of a batch ask for the same ones in turn.
+_LABELLED = 512
+
 
 def _any(phrases: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"(?<!\w)(?:{'|'.join(phrases)})(?!\w)")
 
 
+def _by_stem(stems: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Stem -> the observations that it can stand for."""
+    every = dict.fromkeys(stem for words in stems.values() for stem in words.split())
+    return {stem: tuple(name for name, words in stems.items() if stem in words.split()) for stem in every}
+
+
 _MENTIONS = {name: _any(phrases) for name, phrases in vocabulary.MENTIONS.items()}
 _NORMAL_STATES = {name: _any(phrases) for name, phrases in vocabulary.NORMAL_STATES.items()}
+_MENTION_STEMS = _by_stem(vocabulary.MENTION_STEMS)
+_STATE_STEMS = _by_stem(vocabulary.STATE_STEMS)
 _NORMAL_FILM = re.compile("|".join(vocabulary.NORMAL_FILM))
 _NEGATION_BEFORE = _any(vocabulary.NEGATION_BEFORE)
 _NOT_A_NEGATION = _any(vocabulary.NOT_A_NEGATION)
@@ -131,19 +144,28 @@ def _label_mention(name: str, sentence: str, start: int, end: int) -> Label | No
     return Label.UNCERTAIN if _doubted(before, mention, after) else Label.POSITIVE
 
 
-def _sentence_labels(sentence: str) -> Iterable[tuple[str, Label]]:
-    for name, pattern in _MENTIONS.items():
-        for match in pattern.finditer(sentence):
+def _possible(sentence: str, stems: Iterable[str], names: Mapping[str, tuple[str, ...]]) -> Iterable[str]:
+    """The observations of which the sentence holds a stem: the only ones that it can be about."""
+    return dict.fromkeys(name for stem in stems if stem in sentence for name in names[stem])
+
+
+def _mentioned(sentence: str, stems: Iterable[str]) -> Iterable[tuple[str, Label]]:
+    for name in _possible(sentence, stems, _MENTION_STEMS):
+        for match in _MENTIONS[name].finditer(sentence):
             label = _label_mention(name, sentence, match.start(), match.end())
             if label is not None:
                 yield name, label
-    for name, pattern in _NORMAL_STATES.items():
-        state = pattern.search(sentence)
+
+
+def _called_normal(sentence: str, stems: Iterable[str]) -> Iterable[tuple[str, Label]]:
+    for name in _possible(sentence, stems, _STATE_STEMS):
+        state = _NORMAL_STATES[name].search(sentence)
         if state is not None and not _INSIDE_NOT.search(state.group().replace("not enlarged", "")):
             yield name, Label.NEGATIVE
 
 
-def label_report(text: str) -> dict[str, Label]:
+@lru_cache(_LABELLED)
+def label_report(text: str) -> Mapping[str, Label]:
     """The observations that a report mentions, with what it says of them.
 
     ``No Finding`` is positive where nothing else but support devices is positive or uncertain, and the report says
@@ -152,18 +174,26 @@ def label_report(text: str) -> dict[str, Label]:
     """
     labels: dict[str, Label] = {}
     normal = False
+    lowered = text.lower()
+    mention_stems = [stem for stem in _MENTION_STEMS if stem in lowered]
+    state_stems = [stem for stem in _STATE_STEMS if stem in lowered]
     for part in sentences(text):
         sentence = part.lower()
         normal = normal or _NORMAL_FILM.search(sentence) is not None
-        for name, label in _sentence_labels(sentence):
+        for name, label in (*_mentioned(sentence, mention_stems), *_called_normal(sentence, state_stems)):
             if name not in labels or _STRENGTH[label] > _STRENGTH[labels[name]]:
                 labels[name] = label
     findings = {name for name, label in labels.items() if label is not Label.NEGATIVE}
     if not findings - {"Support Devices"} and (normal or Label.NEGATIVE in labels.values()):
         labels["No Finding"] = Label.POSITIVE
-    return labels
+    return MappingProxyType(labels)
 
 
 def positives(labels: Mapping[str, Label]) -> frozenset[str]:
     """The observations that a report affirms."""
     return frozenset(name for name, label in labels.items() if label is Label.POSITIVE)
+
+
+def bit_mask(names: Set[str]) -> int:
+    """Observations as one integer: bit i stands for ``vocabulary.OBSERVATIONS[i]``."""
+    return sum(1 << index for index, name in enumerate(vocabulary.OBSERVATIONS) if name in names)

@@ -17,18 +17,30 @@ import httpx
 import stamina
 from pydantic import ValidationError
 
-from rewards.wire import Item, ItemReference, ItemResult, Problem, ReferenceBox, ScoreRequest, ScoreResponse
+from rewards.merging import RequestMerger
+from rewards.wire import (
+    Item,
+    ItemReference,
+    ItemResult,
+    ParamValue,
+    Problem,
+    Readiness,
+    ReferenceBox,
+    ScoreRequest,
+    ScoreResponse,
+)
 from schemas.errors import DeadlineError, RewardError
 from schemas.group import Completion, RolloutGroup
 from schemas.prompt import Reference
 
-_CONNECTIONS = 64
+_SLOTS = 8  # requests in flight per address; more only queue in the service, and httpx's pool gets slow with them
 _CONNECT_S = 5.0
 _FIRST_WAIT_S = 0.1
 _LONGEST_WAIT_S = 2.0  # between two attempts: an outage's end is noticed this soon
 _JITTER_S = 0.5  # spreads the groups that wait for the same service
 _LONGEST_RETRY_AFTER_S = 30.0
 _READY_POLL_S = 0.1
+_AVOID_S = 5.0  # an address that could not be reached is left out this long
 
 _REFUSALS = {401: "unauthorized", 403: "unauthorized", 413: "too_large"}
 
@@ -84,7 +96,7 @@ def wire_reference(reference: Reference) -> ItemReference:
 
 
 def group_request(
-    group: RolloutGroup, scorers: Sequence[str], params: Mapping[str, Mapping[str, float]]
+    group: RolloutGroup, scorers: Sequence[str], params: Mapping[str, Mapping[str, ParamValue]]
 ) -> ScoreRequest:
     """The one request of a group; an item's id is its completion's index."""
     prompt = group.prompt
@@ -113,7 +125,7 @@ def _scored(completion: Completion, result: ItemResult) -> Completion:
 
 
 class RewardClient:
-    """Asks one or more equal services, one after the other.
+    """Asks one or more equal services in turn; what fails at one is tried at the next.
 
     Args:
         addresses: base URLs.
@@ -134,11 +146,15 @@ class RewardClient:
             raise ValueError("a RewardClient needs at least one address")
         self._addresses = [address.rstrip("/") for address in addresses]
         self._next_address = itertools.cycle(self._addresses)
+        self._unreachable_until: dict[str, float] = {}
         self._deadline_s = deadline_s
         self._on_retry = on_retry
+        self._last_failure: _TransientError | None = None
+        slots = _SLOTS * len(addresses)
+        self._merger = RequestMerger(self._post, slots)
         self._http = httpx.AsyncClient(
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=_CONNECTIONS),
+            limits=httpx.Limits(max_connections=slots, max_keepalive_connections=slots),
             # An attempt gets half the deadline, so that a hung service leaves time to ask again, or another one.
             timeout=httpx.Timeout(deadline_s / 2, connect=min(_CONNECT_S, deadline_s / 2), pool=deadline_s),
             # A proxy of the environment is for the way out; the services are inside, most often on loopback.
@@ -146,11 +162,12 @@ class RewardClient:
         )
 
     async def close(self) -> None:
-        """Closes the pooled connections."""
+        """Ends what is under way and closes the pooled connections."""
+        await self._merger.close()
         await self._http.aclose()
 
     async def score_group(
-        self, group: RolloutGroup, scorers: Sequence[str], params: Mapping[str, Mapping[str, float]]
+        self, group: RolloutGroup, scorers: Sequence[str], params: Mapping[str, Mapping[str, ParamValue]]
     ) -> RolloutGroup:
         """The group with each completion's scores and errors, and ``score_s``.
 
@@ -165,17 +182,37 @@ class RewardClient:
             return group
         started = time.monotonic()
         request = group_request(group, scorers, params)
-        response = await self._post(request.model_dump_json().encode())
-        results = _check_reply(request, response)
-        completions = tuple(_scored(c, r) for c, r in zip(group.completions, results, strict=True))
+        response = await self.score(request)
+        completions = tuple(_scored(c, r) for c, r in zip(group.completions, response.results, strict=True))
         return group.model_copy(update={"completions": completions, "score_s": time.monotonic() - started})
 
-    async def wait_ready(self, deadline_s: float) -> None:
-        """Waits until every service answers requests with our token.
+    async def score(self, request: ScoreRequest) -> ScoreResponse:
+        """The reply to a request of one's own, its results in the order of the items. Raises as ``score_group``.
+
+        What is asked at the same time goes out together (``rewards.merging``).
+        """
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                return await self._merger.score(request)
+        except TimeoutError:
+            raise self._late(time.monotonic() - started) from None
+
+    def _late(self, waited_s: float) -> RewardError:
+        last = self._last_failure
+        cause = "no reply yet" if last is None else f"last: {last}"
+        return RewardError(
+            "deadline" if last is None or last.cause == "slow" else last.cause,
+            f"no scores within {waited_s:.3g} s from {', '.join(self._addresses)}; {cause}",
+        )
+
+    async def wait_ready(self, deadline_s: float, scorers: Sequence[str] = ()) -> None:
+        """Waits until every service answers requests with our token, and can score with ``scorers``.
 
         Raises:
             DeadlineError: one was not ready in ``deadline_s`` seconds.
-            RewardError: one refuses the token.
+            RewardError: one refuses the token (``unauthorized``), does not know a scorer (``unknown_scorer``), or lacks
+                what it needs (``not_ready``, with the service's remedy).
         """
         started = time.monotonic()
         for address in self._addresses:
@@ -183,7 +220,7 @@ class RewardClient:
             try:
                 async with asyncio.timeout(max(0.0, started + deadline_s - time.monotonic())):
                     while True:
-                        state = await self._ready_state(address)
+                        state = await self._ready_state(address, scorers)
                         if state == "ready":
                             break
                         await asyncio.sleep(_READY_POLL_S)
@@ -195,7 +232,7 @@ class RewardClient:
                     "look at its /readyz and its log, then start the run again",
                 ) from None
 
-    async def _ready_state(self, address: str) -> str:
+    async def _ready_state(self, address: str, scorers: Sequence[str]) -> str:
         try:
             response = await self._http.get(f"{address}/readyz")
             if response.status_code != 200:
@@ -206,39 +243,52 @@ class RewardClient:
             return type(error).__name__
         if allowed.status_code in _REFUSALS:
             raise _refusal(allowed)
+        try:
+            states = Readiness.model_validate_json(response.content).scorers
+        except ValidationError:
+            raise RewardError("bad_reply", f"{address}/readyz does not fit the contract") from None
+        for name in scorers:
+            if name not in states:
+                raise RewardError("unknown_scorer", f"{address} has no scorer {name}; it has {', '.join(states)}")
+            if states[name].state == "loading":
+                return f"{name} is loading"
+            if states[name].state != "ready":
+                raise RewardError("not_ready", f"{name} at {address}: {states[name].remedy or states[name].state}")
         return "ready"
 
-    async def _post(self, content: bytes) -> ScoreResponse:
+    async def _post(self, request: ScoreRequest) -> ScoreResponse:
+        """Asks until there is an answer, or until nobody waits for it any more."""
+        content = request.model_dump_json(exclude_defaults=True).encode()
         started = time.monotonic()
-        last: _TransientError | None = None
-        attempts = 0
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                async for attempt in stamina.retry_context(
-                    on=_backoff,
-                    attempts=None,
-                    timeout=None,
-                    wait_initial=_FIRST_WAIT_S,
-                    wait_max=_LONGEST_WAIT_S,
-                    wait_jitter=_JITTER_S,
-                ):
-                    with attempt:
-                        attempts += 1
-                        try:
-                            return await self._post_once(next(self._next_address), content)
-                        except _TransientError as failure:
-                            last = failure
-                            if self._on_retry is not None:
-                                waited_s = time.monotonic() - started
-                                self._on_retry(Retry(failure.address, failure.cause, attempts, waited_s))
-                            raise
-        except TimeoutError:
-            pass
-        cause = "no reply yet" if last is None else f"last: {last}"
-        raise RewardError(
-            "deadline" if last is None or last.cause == "slow" else last.cause,
-            f"no scores within {self._deadline_s:g} s from {', '.join(self._addresses)}; {attempts} attempts; {cause}",
-        )
+        async for attempt in stamina.retry_context(
+            on=_backoff,
+            attempts=None,
+            timeout=None,
+            wait_initial=_FIRST_WAIT_S,
+            wait_max=_LONGEST_WAIT_S,
+            wait_jitter=_JITTER_S,
+        ):
+            with attempt:
+                try:
+                    response = await self._post_once(self._address(), content)
+                except _TransientError as failure:
+                    self._last_failure = failure
+                    if self._on_retry is not None:
+                        waited_s = time.monotonic() - started
+                        self._on_retry(Retry(failure.address, failure.cause, attempt.num, waited_s))
+                    raise
+        self._last_failure = None
+        _check_reply(request, response)
+        return response
+
+    def _address(self) -> str:
+        """The next service in turn, those that were unreachable a moment ago left out while there are others."""
+        now = time.monotonic()
+        for _ in self._addresses:
+            address = next(self._next_address)
+            if self._unreachable_until.get(address, now) <= now:
+                return address
+        return next(self._next_address)
 
     async def _post_once(self, address: str, content: bytes) -> ScoreResponse:
         try:
@@ -248,10 +298,12 @@ class RewardClient:
         except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             raise _TransientError("slow", address) from None
         except httpx.TransportError:
+            self._unreachable_until[address] = time.monotonic() + _AVOID_S
             raise _TransientError("unreachable", address) from None
         if response.status_code == 429:
             raise _TransientError("busy", address, _retry_after(response))
-        if response.status_code == 503:
+        # The service has this path. A proxy before it answers 404 while the service is put up or taken down behind it.
+        if response.status_code in (404, 503):
             raise _TransientError("not_ready", address, _retry_after(response))
         if response.status_code >= 500:
             raise _TransientError("server_error", address)
@@ -273,12 +325,11 @@ def _refusal(response: httpx.Response) -> RewardError:
     return RewardError(code, f"{response.request.url}: HTTP {response.status_code}: {message}")
 
 
-def _check_reply(request: ScoreRequest, response: ScoreResponse) -> tuple[ItemResult, ...]:
-    """The results, if they are the ones that were asked for."""
+def _check_reply(request: ScoreRequest, response: ScoreResponse) -> None:
+    """Raises RewardError unless the results are the ones that were asked for."""
     if [result.id for result in response.results] != [item.id for item in request.items]:
         raise RewardError("bad_reply", "the results are not those of the items, in their order")
     for result in response.results:
         for name in request.scorers or ():
             if (name in result.scores) == (name in result.errors):
                 raise RewardError("bad_reply", f"item {result.id} must have either a score or an error of {name}")
-    return response.results

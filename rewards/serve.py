@@ -24,6 +24,7 @@ from pydantic import ValidationError
 
 from rewards.app import create_app
 from rewards.settings import RewardServiceSettings
+from rewards.tokens import TOKENS_VARIABLE, find_tokens
 from rewards.wire import field_problems
 from schemas.errors import ConfigError, InputError
 
@@ -40,6 +41,17 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_exposure(host: str, tokens: Sequence[str], insecure: bool) -> None:
+    """Raises ConfigError where anyone beyond this machine could use the service without a token."""
+    if not tokens and not insecure and not is_loopback(host):
+        raise ConfigError(
+            "rewards.host",
+            "must be a loopback address where there is no token",
+            host,
+            f"give --token-file or {TOKENS_VARIABLE}, or --insecure to let anyone in",
+        )
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -72,17 +84,6 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def read_token(path: Path) -> str:
-    """The token in a file. Raises ConfigError for a missing, unreadable or empty one."""
-    try:
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("reward.token_file", "must be a readable text file", path, "write the token there") from error
-    if not token:
-        raise ConfigError("reward.token_file", "must hold a token", f"{path}, empty", "write the token there")
-    return token
-
-
 def _exit_quietly(_: int, __: FrameType | None) -> None:
     raise SystemExit(0)
 
@@ -103,7 +104,7 @@ def serve(
     host: str,
     port: int,
     *,
-    token: str | None = None,
+    tokens: Sequence[str] = (),
     insecure: bool = False,
     address_file: Path | None = None,
     supervised: bool = False,
@@ -112,20 +113,14 @@ def serve(
 
     Args:
         port: 0 takes a free one.
-        token: what clients must send; without one only a loopback host is allowed, unless ``insecure``.
+        tokens: what clients may send; without any only a loopback host is allowed, unless ``insecure``.
         address_file: gets the base URL, atomically, when requests are answered.
         supervised: SIGTERM and SIGINT are ignored; whoever started the process ends it with SIGKILL.
 
     Raises:
         ConfigError: the host needs a token, or the port is taken.
     """
-    if token is None and not insecure and not is_loopback(host):
-        raise ConfigError(
-            "rewards.host",
-            "must be a loopback address where there is no token",
-            host,
-            "give --token-file, or --insecure to let anyone in",
-        )
+    check_exposure(host, tokens, insecure)
     listener = bind(host, port)
     address = base_url(listener)
 
@@ -134,7 +129,7 @@ def serve(
         if address_file is not None:
             write_atomically(address_file, address)
 
-    app = create_app(settings, token, on_ready=on_ready)
+    app = create_app(settings, tokens, on_ready=on_ready)
     server = (_SupervisedServer if supervised else uvicorn.Server)(
         uvicorn.Config(
             app,
@@ -178,7 +173,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=8008, help="port; 0 takes a free one (8008)")
     parser.add_argument("--config", type=Path, help="TOML file with the keys of a recipe's [reward] table")
-    parser.add_argument("--token-file", type=Path, help="file that holds the bearer token")
+    parser.add_argument(
+        "--token-file", type=Path, help=f"file with the bearer tokens, one a line (or: {TOKENS_VARIABLE})"
+    )
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a token")
     parser.add_argument("--address-file", type=Path, help="gets the base URL once the service is ready")
     parser.add_argument(
@@ -193,12 +190,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = read_settings(options.config)
-        token_file = options.token_file or settings.token_file
         serve(
             settings,
             options.host,
             options.port,
-            token=None if token_file is None else read_token(token_file),
+            tokens=find_tokens(options.token_file or settings.token_file),
             insecure=options.insecure,
             address_file=options.address_file,
             supervised=options.supervised,

@@ -1,188 +1,181 @@
-"""RewardService: loads the scorers, plans requests, scores them off the event loop.
+"""RewardService: from a request to its reply.
 
-Role: everything between the routes and the scorers: readiness, limits, back-pressure, worker threads.
-Input: wire.ScoreRequest. Output: wire.ScoreResponse, or a ProblemError with its status.
+Role: everything between the routes and the scorers: readiness, limits, back-pressure, deadlines; scores in worker pools
+(one a tier) and judges on the event loop. Input: wire.ScoreRequest. Output: the reply's JSON, or a ProblemError.
 """
 
 from __future__ import annotations
 
 import asyncio
-import difflib
-import logging
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Any
 
-from pydantic import ValidationError
-
+from rewards.judge_panel import JudgePanel
+from rewards.judging import close_judges
 from rewards.metrics import ServiceMetrics
-from rewards.problem import ProblemError, bad_request, too_large
-from rewards.resources import Resources
-from rewards.scorer import ScoreItem, Scorer
-from rewards.scorers.registry import default_scorers, scorers
-from rewards.scoring import Outcome, score_items
+from rewards.plan import Plan, check_sizes, make_plan
+from rewards.problem import ProblemError
+from rewards.reply import reply_json
+from rewards.scorer import Scorer, Tier
+from rewards.scoring import Outcome, Slice
 from rewards.settings import RewardServiceSettings
-from rewards.wire import FieldProblem, ItemResult, Readiness, ScoreRequest, ScoreResponse, ScorerState, field_problems
-from schemas.base import Settings
+from rewards.wire import Readiness, ScoreRequest, ScorerState
+from rewards.worker import item_json
+from rewards.worker_messages import ItemJson, Start
+from rewards.worker_pool import WorkerPool
 from schemas.group import ScoreError
-from schemas.prompt import Task
 
-# Two, so that one huge request does not stop the small ones; the scorers are Python and share its lock anyway.
-_THREADS = 2
+_MOST_WORKERS = 8  # by default
 _RETRY_AFTER_S = 1
+_LONGEST_RETRY_AFTER_S = 30
 
-_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class _Plan:
-    items: list[ScoreItem]
-    names: list[tuple[str, ...]]  # per item
-    params: dict[str, Settings]
+def worker_count(settings: RewardServiceSettings) -> int:
+    """Processes for embedded scorers: the setting, or one for every core that this process may use, at most 8."""
+    return settings.workers or min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
 class RewardService:
-    """One service. ``start`` and ``close`` bracket its life; both run on the event loop."""
+    """One service. ``start`` and ``close`` bracket its life; both run on the event loop.
 
-    def __init__(
-        self,
-        settings: RewardServiceSettings,
-        available: Mapping[str, Scorer[Settings]] | None = None,
-        on_ready: Callable[[], None] | None = None,
-    ) -> None:
+    Args:
+        on_ready: called once, when requests are answered.
+    """
+
+    def __init__(self, settings: RewardServiceSettings, on_ready: Callable[[], None] | None = None) -> None:
         self.metrics = ServiceMetrics()
-        self.scorers = scorers() if available is None else available
+        known = settings.known_scorers
+        self.scorers: Mapping[str, Scorer[Any]] = {name: known[name] for name in settings.scorers or known}
+        self.states = {name: ScorerState(state="loading") for name in self.scorers}
         self._settings = settings
-        self._states = {name: ScorerState(state="loading") for name in self.scorers}
         self._on_ready = on_ready
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="scorer")
-        self._loading: asyncio.Task[None] | None = None
-        self._pending = 0
+        self._pools: list[tuple[frozenset[str], WorkerPool]] = []
+        self._judges = JudgePanel({n: s for n, s in self.scorers.items() if s.tier == "judge"}, settings.resources)
+        self.metrics.pending_items.set_function(lambda: self.pending_items)
+        self._done_items = 0
+        self._started_at = time.monotonic()
 
     def start(self) -> None:
         """Begins to load the scorers; the service answers ``/healthz`` at once."""
-        self._loading = asyncio.create_task(self._load())
+        self._add_pool("embedded", worker_count(self._settings), threads=1)
+        self._add_pool("clinical", 1, threads=None)
+        self._set_states(self._judges.load())
+        for _, pool in self._pools:
+            pool.start()
 
     async def close(self) -> None:
-        """Waits for what is being scored."""
-        if self._loading is not None:
-            self._loading.cancel()
-        await asyncio.to_thread(self._executor.shutdown)
+        """Ends the workers. Requests in flight should be done by then (the server drains first)."""
+        await asyncio.gather(*(pool.close() for _, pool in self._pools), close_judges())
 
-    async def _load(self) -> None:
-        loop = asyncio.get_running_loop()
-        for name, scorer in self.scorers.items():
-            self._states[name] = await loop.run_in_executor(self._executor, _load_scorer, scorer)
+    def _add_pool(self, tier: Tier, workers: int, threads: int | None) -> None:
+        settings = self._settings
+        names = tuple(name for name, scorer in self.scorers.items() if scorer.tier == tier)
+        if not names:
+            return
+        message = Start(names, settings.plugins, settings.resources, settings.reference_cache_mib * 2**20)
+        pool = WorkerPool(
+            tier,
+            message,
+            self.metrics,
+            workers=workers,
+            threads=threads,
+            batch_items=settings.batch_items,
+            batch_wait_s=settings.batch_wait_s,
+            batch_deadline_s=settings.batch_deadline_s,
+            on_started=self._set_states,
+        )
+        self._pools.append((frozenset(names), pool))
+
+    def _set_states(self, states: Mapping[str, ScorerState]) -> None:
+        self.states.update(states)
         if self._on_ready is not None and self.readiness().ready:
             self._on_ready()
+            self._on_ready = None
+
+    @property
+    def worker_pids(self) -> list[int]:
+        """The scorer processes that serve now."""
+        return [pid for _, pool in self._pools for pid in pool.pids]
 
     def readiness(self) -> Readiness:
         """Ready when nothing is loading and every scorer without weights works."""
         ready = all(
-            state.state == "ready" or (state.state == "failed" and self.scorers[name].tier != "embedded")
-            for name, state in self._states.items()
+            state.state == "ready" or (state.state != "loading" and self.scorers[name].tier != "embedded")
+            for name, state in self.states.items()
         )
-        return Readiness(ready=ready, scorers=dict(self._states))
-
-    async def score(self, request: ScoreRequest) -> ScoreResponse:
-        """Scores a request.
-
-        Raises:
-            ProblemError: 413 over a limit, 422 unknown scorer or parameter, 429 full, 503 not ready.
-        """
-        self.check_ready()
-        self._check_sizes(request)
-        plan = self._plan(request)
-        count = len(plan.items)
-        # A request that alone is larger than the queue is taken when nothing waits: else it could never be.
-        if self._pending and self._pending + count > self._settings.max_pending_items:
-            raise ProblemError(429, "full", f"{self._pending} items are waiting", retry_after_s=_RETRY_AFTER_S)
-        unavailable = {
-            name: ScoreError(code="not_ready", message=state.remedy or "the scorer is loading")
-            for name, state in self._states.items()
-            if state.state != "ready"
-        }
-        self._move_pending(count)
-        try:
-            with self.metrics.request_seconds.time():
-                outcomes = await asyncio.get_running_loop().run_in_executor(
-                    self._executor, score_items, self.scorers, plan.items, plan.names, plan.params, unavailable
-                )
-        finally:
-            self._move_pending(-count)
-        self.metrics.count_outcomes(outcomes)
-        return self._response(request, outcomes, plan)
+        return Readiness(ready=ready, scorers=dict(self.states))
 
     def check_ready(self) -> None:
         """Raises ProblemError 503 while scorers load."""
         if not self.readiness().ready:
             raise ProblemError(503, "not_ready", "see /readyz", retry_after_s=_RETRY_AFTER_S)
 
-    def _move_pending(self, count: int) -> None:
-        self._pending += count
-        self.metrics.pending_items.set(self._pending)
+    @property
+    def pending_items(self) -> int:
+        """Items waiting or being scored."""
+        return sum(pool.items for _, pool in self._pools) + self._judges.items
 
-    def _check_sizes(self, request: ScoreRequest) -> None:
-        if len(request.items) > self._settings.max_items:
-            raise too_large("items", self._settings.max_items, "items", len(request.items))
-        limit = self._settings.max_text_chars
-        for index, item in enumerate(request.items):
-            texts = {
-                "completion": item.completion,
-                "question": item.question,
-                "reference.report": item.reference.report,
-            }
-            for field, text in texts.items():
-                if text is not None and len(text) > limit:
-                    raise too_large(f"items[{index}].{field}", limit, "characters", len(text))
+    async def score(self, request: ScoreRequest) -> bytes:
+        """The reply's JSON.
 
-    def _plan(self, request: ScoreRequest) -> _Plan:
-        asked = request.scorers
-        if asked is not None:
-            unknown = [(index, name) for index, name in enumerate(asked) if name not in self.scorers]
-            if unknown:
-                raise bad_request([self._unknown(f"scorers[{index}]", name) for index, name in unknown])
-        names = [asked if asked is not None else self._defaults(item.task) for item in request.items]
-        params = self._params(request.params, {name for item_names in names for name in item_names})
-        return _Plan([item.to_score_item() for item in request.items], names, params)
+        Cancelled, it takes what is not yet being scored out of the queues.
 
-    def _defaults(self, task: Task) -> tuple[str, ...]:
-        return tuple(name for name in default_scorers(task) if name in self.scorers)
+        Raises:
+            ProblemError: 413 over a limit, 422 unknown scorer or parameter, 429 full, 503 not ready.
+        """
+        self.check_ready()
+        check_sizes(request, self._settings)
+        plan = make_plan(request, self.scorers, self._settings)
+        self._check_room(len(plan.items))
+        longest = self._settings.request_deadline_s
+        with self.metrics.request_seconds.time():
+            parts = await self._score_parts(plan, min(request.deadline_s or longest, longest))
+        self._done_items += len(plan.items)
+        versions = {name: self.scorers[name].version for name in plan.used}
+        return reply_json([item.id for item in request.items], parts, versions)
 
-    def _params(self, given: Mapping[str, Mapping[str, float]], names: set[str]) -> dict[str, Settings]:
-        """Each scorer's parameters: its defaults, then the service's settings, then the request."""
-        wrong: list[FieldProblem] = [self._unknown("params", name) for name in given if name not in self.scorers]
-        params: dict[str, Settings] = {}
-        for name in names | (given.keys() & self.scorers.keys()):
-            values = {**self._settings.params.get(name, {}), **given.get(name, {})}
-            try:
-                params[name] = self.scorers[name].params.model_validate(values)
-            except ValidationError as error:
-                wrong.extend(field_problems(error, prefix=("params", name)))
-        if wrong:
-            raise bad_request(wrong)
-        return params
+    def _check_room(self, count: int) -> None:
+        pending = self.pending_items
+        # A request that alone is larger than the queue is taken when nothing waits: else it could never be.
+        if pending and pending + count > self._settings.max_pending_items:
+            per_s = self._done_items / max(time.monotonic() - self._started_at, 1e-3)
+            retry_after_s = min(max(round(pending / per_s) if per_s else _RETRY_AFTER_S, 1), _LONGEST_RETRY_AFTER_S)
+            raise ProblemError(429, "full", f"{pending} items are waiting", retry_after_s=retry_after_s)
 
-    def _unknown(self, field: str, name: str) -> FieldProblem:
-        nearest = difflib.get_close_matches(name, self.scorers, n=1)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(self.scorers)}"
-        return FieldProblem(field=field, rule=f"names a scorer that there is not; {hint}")
+    async def _score_parts(self, plan: Plan, deadline_s: float) -> list[Sequence[ItemJson]]:
+        """The results of each place that scores, each with one entry an item."""
+        waits: dict[asyncio.Future[list[ItemJson]], Slice] = {}
+        ready = frozenset(name for name, state in self.states.items() if state.state == "ready")
+        for names, pool in self._pools:
+            part = plan.slice_of(names & ready)
+            if part is not None:
+                waits[pool.submit(part)] = part
+        part = plan.slice_of(self._judges.names & ready)
+        if part is not None:
+            waits[asyncio.ensure_future(self._judges.score(part, self.metrics))] = part
+        parts: list[Sequence[ItemJson]] = []
+        unready = plan.slice_of(frozenset(plan.used) - ready)
+        if unready is not None:
+            parts.append(self._failed(unready, self._not_ready))
+        try:
+            if waits:
+                await asyncio.wait(waits, timeout=deadline_s)
+            late = ScoreError(code="deadline", message=f"not scored within {deadline_s:g} s")
+            for future, part in waits.items():
+                parts.append(future.result() if future.done() else self._failed(part, lambda _: late))
+        finally:
+            for future in waits:
+                future.cancel()
+        return parts
 
-    def _response(self, request: ScoreRequest, outcomes: Sequence[Outcome], plan: _Plan) -> ScoreResponse:
-        used = sorted({name for names in plan.names for name in names})
-        return ScoreResponse(
-            results=tuple(
-                ItemResult(id=item.id, scores=outcome.scores, errors=outcome.errors)
-                for item, outcome in zip(request.items, outcomes, strict=True)
-            ),
-            versions={name: self.scorers[name].version for name in used},
-        )
+    def _not_ready(self, name: str) -> ScoreError:
+        state = self.states[name]
+        return ScoreError(code="not_ready", message=state.remedy or "the scorer is loading")
 
-
-def _load_scorer(scorer: Scorer[Settings]) -> ScorerState:
-    try:
-        scorer.load(Resources())
-    except Exception as error:  # noqa: BLE001 - the border: a scorer that can't be loaded is a state, not a crash
-        _log.warning("scorer %s could not be loaded: %s", scorer.name, type(error).__name__)
-        return ScorerState(state="failed", remedy=scorer.remedy)
-    return ScorerState(state="ready")
+    def _failed(self, part: Slice, error_of: Callable[[str], ScoreError]) -> list[ItemJson]:
+        errors = {name: error_of(name) for names in part.names for name in names}
+        for names in part.names:
+            self.metrics.count_failures({(name, errors[name].code): 1 for name in names})
+        return [item_json(Outcome(errors={name: errors[name] for name in names})) for names in part.names]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+THINK_START = "<think>"
 THINK_END = "</think>"
 
 # A line that goes on in lower case is a wrapped line; one that starts otherwise is a new sentence. A full stop inside
@@ -25,6 +26,17 @@ def answer_of(completion: str, thinking: bool) -> str:
     if not mark and thinking:
         return ""
     return answer.strip()
+
+
+def thinks_as_asked(completion: str, thinking: bool) -> bool:
+    """Whether a thinking run has one trace with something in it, and any other run none, which could hide text.
+
+    Either the chat template or the policy writes ``<think>``; behind the trace's end it would open another one.
+    """
+    trace, _, answer = completion.rpartition(THINK_END)
+    if completion.count(THINK_END) != (1 if thinking else 0) or THINK_START in answer:
+        return False
+    return not thinking or bool(trace.replace(THINK_START, "").strip())
 
 
 def sentences(text: str) -> list[str]:

@@ -16,8 +16,10 @@ from schemas.group import FinishReason, Score, ScoreError
 from schemas.prompt import Box, BoxFormat, Reference, Task
 
 _LONGEST_KEY = 40  # characters of a caller's own key that an error may repeat
+JSON_DEPTH = 200  # pydantic's JSON parser stops there by itself
 _MOST_FIELDS = 20  # wrong fields that one reply names
 
+ParamValue = float | bool | Annotated[str, Field(max_length=100)]
 Coordinate = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -47,6 +49,17 @@ class ItemReference(_Wire):
     report: str | None = None
     labels: tuple[str, ...] | None = None
 
+    def to_reference(self) -> Reference:
+        """The truth as the scorers' noun."""
+        boxes = self.boxes
+        return Reference(
+            report=self.report,
+            boxes=None
+            if boxes is None
+            else tuple(Box(x1=b.box[0], y1=b.box[1], x2=b.box[2], y2=b.box[3], label=b.label) for b in boxes),
+            labels=self.labels,
+        )
+
 
 class Item(_Wire):
     """One completion to score."""
@@ -61,20 +74,13 @@ class Item(_Wire):
     token_count: int | None = Field(default=None, ge=0, description="tokens of the completion")
     finish_reason: FinishReason | None = None
 
-    def to_score_item(self) -> ScoreItem:
-        """The item as a scorer sees it."""
-        boxes = self.reference.boxes
+    def to_score_item(self, reference: Reference) -> ScoreItem:
+        """The item as a scorer sees it, with its reference as the scorer's noun."""
         return ScoreItem(
             task=self.task,
             completion=self.completion,
             answer=answer_of(self.completion, self.thinking),
-            reference=Reference(
-                report=self.reference.report,
-                boxes=None
-                if boxes is None
-                else tuple(Box(x1=b.box[0], y1=b.box[1], x2=b.box[2], y2=b.box[3], label=b.label) for b in boxes),
-                labels=self.reference.labels,
-            ),
+            reference=reference,
             box_format=self.box_format,
             question=self.question,
             thinking=self.thinking,
@@ -97,7 +103,23 @@ class ScoreRequest(_Wire):
     scorers: tuple[str, ...] | None = Field(
         default=None, description="names from /v1/scorers; left out: the service's own for each item's task"
     )
-    params: dict[str, dict[str, float]] = Field(default_factory=dict, description="scorer -> parameter -> value")
+    params: dict[str, dict[str, ParamValue]] = Field(default_factory=dict, description="scorer -> parameter -> value")
+    deadline_s: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="seconds; later items come back as errors of code deadline; at most the service's own",
+    )
+
+    def score_items(self) -> list[ScoreItem]:
+        """The items as scorers see them; equal references are one object."""
+        references: dict[ItemReference, Reference] = {}
+        items: list[ScoreItem] = []
+        for item in self.items:
+            reference = references.get(item.reference)
+            if reference is None:
+                reference = references[item.reference] = item.reference.to_reference()
+            items.append(item.to_score_item(reference))
+        return items
 
 
 class ItemResult(_Wire):
@@ -125,7 +147,10 @@ class ScorerInfo(_Wire):
     range: tuple[float | None, float | None]
     direction: Direction
     needs: tuple[str, ...]
-    params: dict[str, float] = Field(description="parameter -> default")
+    params: dict[str, ParamValue] = Field(description="parameter -> default")
+    evaluation_only: bool = Field(description="no training reward: a policy would hack it")
+    state: str = Field(description="loading, ready, not_ready or failed, as in /readyz")
+    cost_s: float | None = Field(description="seconds per item, mean since the service started; null before the first")
     summary: str
 
 
@@ -138,7 +163,7 @@ class Health(_Wire):
 
 
 class ScorerState(_Wire):
-    """``state`` is loading, ready or failed; ``remedy`` says what to do about failed."""
+    """``state`` is loading, ready, not_ready (something of the user's is missing) or failed; ``remedy``: what to do."""
 
     state: str
     remedy: str | None = None
@@ -178,7 +203,11 @@ def field_path(location: tuple[str | int, ...]) -> str:
 
 def _rule(error: Any) -> str:
     # pydantic's messages state the rule, not the input, except for json_invalid, which quotes a few characters.
-    return "must be valid JSON" if error["type"] == "json_invalid" else str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] != "json_invalid":
+        return str(error["msg"]).removeprefix("Value error, ")
+    if "recursion limit" in error["msg"]:
+        return f"must not be nested more than {JSON_DEPTH} deep"
+    return "must be valid JSON"
 
 
 def field_problems(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> tuple[FieldProblem, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Set
 
-from rewards.chexpert_labels import label_report, positives
+from rewards.chexpert_labels import bit_mask, label_report, positives
 from rewards.references import REFERENCES
 from rewards.scorer import NoParams, ScoreItem, Scorer
 from schemas.group import Score, ScoreError
@@ -21,21 +21,19 @@ def f1(predicted: Set[str], reference: Set[str]) -> float:
     return 2.0 * len(predicted & reference) / (len(predicted) + len(reference))
 
 
-def _positives(report: str) -> frozenset[str]:
-    return positives(label_report(report))
-
-
 def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-    """One score an item."""
+    """One score an item; its details are what corpus-level F1 is computed from (rewards/corpus.py)."""
     results: list[Score | ScoreError] = []
     for item in items:
-        reference = REFERENCES.get("chexpert_positives", item.reference.report or "", _positives)
-        predicted = _positives(item.answer)
+        predicted = positives(label_report(item.answer))
+        reference = positives(REFERENCES.get("chexpert_labels", item.reference.report or "", label_report))
         hits = len(predicted & reference)
         details = {
             "true_positives": hits,
             "false_positives": len(predicted) - hits,
             "false_negatives": len(reference) - hits,
+            "predicted_mask": bit_mask(predicted),
+            "reference_mask": bit_mask(reference),
         }
         # A blank answer is no report without findings.
         results.append(Score(value=f1(predicted, reference) if item.answer else 0.0, details=details))

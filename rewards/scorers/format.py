@@ -1,6 +1,6 @@
 """format: is the answer written the way that its task declares?
 
-Role: a guard; 1 or 0, so that a recipe can reward or demand the form.
+Role: a guard; 1 or 0, so that a recipe can reward or demand the form. The trace alone, with a floor: think.
 Input: a completion, its task and box format. Output: 1 where every rule holds, with each rule in the details.
 """
 
@@ -11,15 +11,10 @@ from collections.abc import Sequence
 
 from rewards.boxes import names_boxes, parse_boxes
 from rewards.scorer import NoParams, ScoreItem, Scorer
-from rewards.text import THINK_END
+from rewards.text import thinks_as_asked
 from schemas.group import Score, ScoreError
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
-
-
-def _thinking_ok(item: ScoreItem) -> bool:
-    """A thinking run closes its trace exactly once; any other run has none to close, else it could hide text."""
-    return item.completion.count(THINK_END) == (1 if item.thinking else 0)
 
 
 def _boxes_ok(item: ScoreItem) -> bool:
@@ -43,7 +38,7 @@ def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
     results: list[Score | ScoreError] = []
     for item in items:
         rules = {
-            "thinking_ok": _thinking_ok(item),
+            "thinking_ok": thinks_as_asked(item.completion, item.thinking),
             "boxes_ok": item.task != "grounding" or _boxes_ok(item),
             "prose_ok": _prose_ok(item),
         }
@@ -54,7 +49,7 @@ def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
 
 SCORER = Scorer(
     name="format",
-    version="1",
+    version="2",  # 2: a trace needs words, and an answer opens no other one
     tasks=frozenset({"report", "grounding", "classification", "conversation"}),
     range=(0.0, 1.0),
     direction="higher",

@@ -6,9 +6,9 @@ Input: answer and reference report, all of both. Output: ROUGE-L F1 (Lin 2004), 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
-from typing import cast
 
 from rewards.references import REFERENCES
 from rewards.resources import Resources
@@ -16,30 +16,29 @@ from rewards.scorer import NoParams, ScoreItem, Scorer
 from schemas.group import Score, ScoreError
 
 _STEMS = 65_536  # words kept with their stems; the vocabulary of reports is smaller
+_LONGEST_KEPT = 40  # characters; what is longer is no word, and would fill the memory
+_WORD = re.compile(r"[a-z0-9]+")
 
 
 @cache
-def _tokenize() -> Callable[[str], list[str]]:
-    # Imported on first use: rouge-score brings nltk, seconds and 100 MB that a process without scoring must not pay.
+def _stem() -> Callable[[str], str]:
+    # Imported on first use: nltk takes seconds and 100 MB, which a process without scoring must not pay.
     from nltk.stem.porter import PorterStemmer  # type: ignore[import-untyped]
-    from rouge_score.tokenize import tokenize
 
-    class CachedStemmer:
-        """Porter stems of words seen before; stemming is most of this scorer's time."""
-
-        stem = staticmethod(lru_cache(_STEMS)(PorterStemmer().stem))
-
-    stemmer = CachedStemmer()
-    return lambda text: cast("list[str]", tokenize(text, stemmer))
+    stem: Callable[[str], str] = PorterStemmer().stem
+    # Stemming would be most of this scorer's time, and most words have been seen before.
+    cached = lru_cache(_STEMS)(stem)
+    return lambda word: cached(word) if len(word) <= _LONGEST_KEPT else stem(word)
 
 
 def _load(_: Resources) -> None:
-    _tokenize()
+    _stem()
 
 
 def words(text: str) -> list[str]:
     """Lower-case alphanumeric words, stemmed where longer than three letters: rouge-score with ``use_stemmer=True``."""
-    return _tokenize()(text)
+    stem = _stem()
+    return [stem(word) if len(word) > 3 else word for word in _WORD.findall(text.lower())]
 
 
 def common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:

@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from made_up_scorer import PLUGIN
 
-from rewards.scorer import NoParams, Scorer
+from rewards.client import RewardClient
+from rewards.settings import RewardServiceSettings
 from schemas.group import Completion, RolloutGroup, Sampling, VersionSpan
 from schemas.prompt import Box, Prompt, Reference
 
 TOKEN = "a-token-of-the-test"
-SECRET = "left pneumothorax of Mrs Example"
 REPOSITORY = Path(__file__).parents[2]
 READY_S = 60.0
 
@@ -77,14 +78,17 @@ def free_port() -> int:
 class Server:
     """A service process; its log is kept, to prove what is not in it."""
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, config: str = "") -> None:
         folder.mkdir(exist_ok=True)
         token_file = folder / "token"
         token_file.write_text(TOKEN)
+        config_file = folder / "config.toml"
+        config_file.write_text(config)
         self.log = folder / "log"
         self._address_file = folder / "address"
         self._address_file.unlink(missing_ok=True)
         command = [sys.executable, "-m", "rewards.serve", "--port", str(port), "--token-file", str(token_file)]
+        command += ["--config", str(config_file)]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--address-file", str(self._address_file)], cwd=REPOSITORY, stdout=log, stderr=log
@@ -119,26 +123,30 @@ def running(app: FastAPI) -> Iterator[str]:
         listener.close()
 
 
-def scorer(score: Any, load: Any = lambda: None) -> dict[str, Scorer[Any]]:
-    made = Scorer(
-        name="made_up",
-        version="7",
-        tasks=frozenset({"grounding"}),
-        range=(0.0, 1.0),
-        direction="higher",
-        needs=(),
-        params=NoParams,
-        score=score,
-        load=load,
-        summary="",
-    )
-    return {"made_up": made}
+def made_up(**changes: Any) -> RewardServiceSettings:
+    """A service with one process and one scorer that does what an answer says."""
+    values = {"plugins": (PLUGIN,), "scorers": ("made_up",), "workers": 1, **changes}
+    return RewardServiceSettings.model_validate(values)
+
+
+async def scored(address: str, texts: Sequence[str], scorers: Sequence[str] = ("made_up",)) -> RolloutGroup:
+    """A group's answer from a service without a token."""
+    client = RewardClient([address], None, READY_S)
+    await client.wait_ready(READY_S)
+    result = await client.score_group(group(texts), scorers, {})
+    await client.close()
+    return result
+
+
+def wait_for_metric(address: str, line: str) -> None:
+    """Until the service's metrics hold a line that starts so."""
+    deadline = time.monotonic() + READY_S
+    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}) as probe:
+        while f"\n{line}" not in probe.get(f"{address}/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def wait_for_pending(address: str, items: int) -> None:
     """Until the service says that it is scoring that many items."""
-    deadline = time.monotonic() + READY_S
-    with httpx.Client(trust_env=False, headers={"Authorization": f"Bearer {TOKEN}"}) as probe:
-        while f"pending_items {items}.0" not in probe.get(f"{address}/metrics").text:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    wait_for_metric(address, f"overread_rewards_pending_items {items}.0")

@@ -2,29 +2,17 @@
 
 import asyncio
 import signal
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from rewards_server import (
-    READY_S,
-    SECRET,
-    TOKEN,
-    Server,
-    free_port,
-    group,
-    running,
-    scorer,
-)
+from made_up_scorer import LOAD_VARIABLE, SECRET
+from rewards_server import READY_S, TOKEN, Server, free_port, group, made_up, running
 
 from rewards.app import create_app
 from rewards.client import Retry, RewardClient
-from rewards.scorer import NoParams, ScoreItem
-from rewards.settings import RewardServiceSettings
 from schemas.errors import DeadlineError, RewardError
-from schemas.group import Score, ScoreError
 
 pytestmark = pytest.mark.integration
 
@@ -103,20 +91,40 @@ async def test_an_outage_of_three_seconds_is_survived_and_no_score_is_made_up(tm
     assert {"unreachable"} <= {retry.cause for retry in retries} <= {"unreachable", "not_ready"}
 
 
-async def test_a_second_address_takes_over() -> None:
-    def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-        return [Score(value=0.5) for _ in items]
-
-    with running(create_app(RewardServiceSettings(), None, scorers=scorer(score))) as address:
-        client = RewardClient([f"http://127.0.0.1:{free_port()}", address], None, 30.0)
-        scored = await client.score_group(group(["x"]), ["made_up"], {})
+async def test_a_second_address_takes_over_and_the_dead_one_is_left_out() -> None:
+    retries: list[Retry] = []
+    with running(create_app(made_up())) as address:
+        await (alive := RewardClient([address], None, 30.0)).wait_ready(READY_S, ["made_up"])
+        client = RewardClient([f"http://127.0.0.1:{free_port()}", address], None, 30.0, on_retry=retries.append)
+        for _ in range(4):
+            scored = await client.score_group(group(["ab"]), ["made_up"], {})
+            assert scored.completions[0].scores["made_up"].value == 0.5
+        await alive.close()
         await client.close()
-    assert scored.completions[0].scores["made_up"].value == 0.5
+    assert [retry.cause for retry in retries] == ["unreachable"]
+
+
+async def test_waiting_for_a_scorer_tells_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(LOAD_VARIABLE, "fail")
+    with running(create_app(made_up(scorers=("made_up", "format")))) as address:
+        client = RewardClient([address], None, 30.0)
+        with pytest.raises(DeadlineError, match="HTTP 503"):
+            await client.wait_ready(5.0, ["made_up"])
+        await client.close()
+    with running(create_app(made_up(scorers=("radgraph_f1", "format")))) as address:
+        client = RewardClient([address], None, 30.0)
+        with pytest.raises(RewardError, match=r"radgraph_f1.*hf download") as error:
+            await client.wait_ready(READY_S, ["radgraph_f1"])
+        assert error.value.code == "not_ready"
+        with pytest.raises(RewardError) as error:
+            await client.wait_ready(READY_S, ["no_such"])
+        assert error.value.code == "unknown_scorer"
+        await client.close()
 
 
 async def test_past_the_deadline_there_is_an_error_and_no_score() -> None:
     client = RewardClient([f"http://127.0.0.1:{free_port()}"], None, 1.0)
-    with pytest.raises(RewardError, match=r"within 1 s.*attempts") as error:
+    with pytest.raises(RewardError, match=r"within 1 s.*last: unreachable") as error:
         await client.score_group(group([SECRET]), ["soft_f1"], {})
     assert error.value.code == "unreachable"
     assert SECRET not in str(error.value)
@@ -125,20 +133,13 @@ async def test_past_the_deadline_there_is_an_error_and_no_score() -> None:
     await client.close()
 
 
-async def test_a_service_that_never_replies_is_a_deadline() -> None:
-    release = threading.Event()
-
-    def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-        release.wait(30)
-        return [Score(value=0.0) for _ in items]
-
-    with running(create_app(RewardServiceSettings(), None, scorers=scorer(score))) as address:
+async def test_a_service_that_never_replies_is_a_deadline(tmp_path: Path) -> None:
+    with running(create_app(made_up())) as address:
         client = RewardClient([address], None, 2.0)
         await client.wait_ready(READY_S)
         with pytest.raises(RewardError) as error:
-            await client.score_group(group(["x"]), ["made_up"], {})
+            await client.score_group(group([f"wait {tmp_path / 'never'}"]), ["made_up"], {})
         await client.close()
-        release.set()
     assert error.value.code == "deadline"
 
 

@@ -3,12 +3,13 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,12 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
-from rewards_server import (
-    READY_S,
-    REPOSITORY,
-    SECRET,
-    TOKEN,
-    Server,
-    group,
-    item,
-    running,
-    scorer,
-    wait_for_pending,
-)
+from made_up_scorer import LOAD_VARIABLE, SECRET
+from rewards_server import READY_S, REPOSITORY, TOKEN, Server, group, item, made_up, running, scored, wait_for_pending
 
 from rewards.app import create_app
 from rewards.client import Retry, RewardClient
-from rewards.scorer import NoParams, ScoreItem
-from rewards.settings import RewardServiceSettings
-from schemas.group import RolloutGroup, Score, ScoreError
+from schemas.group import RolloutGroup
 
 pytestmark = pytest.mark.integration
 
@@ -65,13 +54,15 @@ def test_the_documented_request_is_answered_as_documented(http: httpx.Client) ->
     assert [result["id"] for result in reply["results"]] == ["a", "b"]
     assert [result["scores"]["soft_f1"]["value"] for result in reply["results"]] == pytest.approx([1.0, 0.0])
     assert [result["errors"] for result in reply["results"]] == [{}, {}]
-    assert reply["versions"] == {"soft_f1": "1"}
+    assert reply["versions"] == {"soft_f1": "2"}
 
 
 def test_without_names_a_task_gets_its_own_scorers(http: httpx.Client) -> None:
     reply = http.post("/v1/score", json={"items": [item(), item(task="report", completion="No effusion.")]}).json()
-    assert set(reply["results"][0]["scores"]) == {"soft_f1", "format"}
-    assert set(reply["results"][1]["scores"]) == {"rouge_l", "chexpert_f1", "prior_references", "format"}
+    listed = http.get("/v1/scorers").json()["scorers"]
+    for result, task in zip(reply["results"], ("grounding", "report"), strict=True):
+        own = {entry["name"] for entry in listed if entry["tier"] == "embedded" and task in entry["tasks"]}
+        assert result["scores"].keys() | result["errors"].keys() == own
 
 
 def test_what_can_not_be_scored_is_an_error_and_no_number(http: httpx.Client) -> None:
@@ -176,77 +167,79 @@ def test_the_service_runs_without_torch_vllm_or_ray(server: Server) -> None:
     assert not any(name in mapped for name in ("libtorch", "/vllm/", "/ray/"))
 
 
-def test_a_service_that_loads_answers_503_and_tells_which_scorer(tmp_path: Path) -> None:
-    loaded = threading.Event()
-    app = create_app(RewardServiceSettings(), None, scorers=scorer(lambda items, _: [], load=loaded.wait))
-    with running(app) as address:
+def test_a_service_that_loads_answers_503_and_tells_which_scorer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(LOAD_VARIABLE, str(tmp_path / "loaded"))
+    with running(create_app(made_up())) as address:
         response = httpx.post(f"{address}/v1/score", json={"items": [item()]}, trust_env=False)
         assert response.status_code == 503
         assert int(response.headers["Retry-After"]) >= 1
         ready = httpx.get(f"{address}/readyz", trust_env=False)
         assert (ready.status_code, ready.json()["scorers"]["made_up"]["state"]) == (503, "loading")
-        loaded.set()
+        (tmp_path / "loaded").touch()
 
 
-def test_a_scorer_that_can_not_be_loaded_is_not_ready_with_its_remedy() -> None:
-    def load() -> None:
-        raise ImportError(SECRET)
-
-    with running(create_app(RewardServiceSettings(), None, scorers=scorer(lambda items, _: [], load=load))) as address:
+@pytest.mark.parametrize(("told", "remedy"), [("fail", "pip install"), ("die", "log")])
+def test_a_scorer_that_can_not_be_loaded_is_not_ready_with_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, told: str, remedy: str
+) -> None:
+    monkeypatch.setenv(LOAD_VARIABLE, told)
+    with running(create_app(made_up())) as address:
         deadline = time.monotonic() + READY_S
         while True:
             state = httpx.get(f"{address}/readyz", trust_env=False).json()
             if state["scorers"]["made_up"]["state"] == "failed" or time.monotonic() > deadline:
                 break
         assert state["ready"] is False
-        assert "pip install" in state["scorers"]["made_up"]["remedy"]
+        assert remedy in state["scorers"]["made_up"]["remedy"]
+        assert SECRET not in json.dumps(state)
 
 
-def test_a_full_service_answers_429_and_the_client_waits_it_out() -> None:
-    go_on = threading.Event()
-
-    def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-        go_on.wait(30)
-        return [Score(value=0.5) for _ in items]
+def test_a_full_service_answers_429_and_the_client_waits_it_out(tmp_path: Path) -> None:
+    go_on = tmp_path / "go-on"
 
     async def both(address: str) -> tuple[RolloutGroup, RolloutGroup, list[Retry]]:
         retries: list[Retry] = []
 
         def on_retry(retry: Retry) -> None:
             retries.append(retry)
-            go_on.set()
+            go_on.touch()
 
         client = RewardClient([address], None, 30.0, on_retry=on_retry)
         await client.wait_ready(READY_S)
-        first = asyncio.create_task(client.score_group(group(["x"] * 3), ["made_up"], {}))
+        first = asyncio.create_task(client.score_group(group([f"wait {go_on}"] * 3), ["made_up"], {}))
         await asyncio.to_thread(wait_for_pending, address, 3)
-        second = await client.score_group(group(["y"] * 2), ["made_up"], {})
+        second = await client.score_group(group(["yy"] * 2), ["made_up"], {})
         await client.close()
         return await first, second, retries
 
-    settings = RewardServiceSettings(max_pending_items=4)
-    with running(create_app(settings, None, scorers=scorer(score))) as address:
+    with running(create_app(made_up(max_pending_items=4))) as address:
         first, second, retries = asyncio.run(both(address))
-    assert [c.scores["made_up"].value for c in (*first.completions, *second.completions)] == [0.5] * 5
+    assert [c.scores["made_up"].value for c in second.completions] == [0.5] * 2
+    assert len({c.scores["made_up"].value for c in first.completions}) == 1
     assert {retry.cause for retry in retries} == {"busy"}
 
 
 def test_a_scorer_that_fails_for_one_item_is_an_error_entry_through_http() -> None:
-    def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
-        return [Score(value=1.0 / len(item.answer)) for item in items]
-
-    async def scored(address: str) -> RolloutGroup:
-        client = RewardClient([address], None, 30.0)
-        await client.wait_ready(READY_S)
-        result = await client.score_group(group(["", "ab"]), ["made_up"], {})
-        await client.close()
-        return result
-
-    with running(create_app(RewardServiceSettings(), None, scorers=scorer(score))) as address:
-        failed, fine = asyncio.run(scored(address)).completions
+    with running(create_app(made_up())) as address:
+        failed, fine = asyncio.run(scored(address, ["", "ab"])).completions
     assert failed.scores == {}
     assert failed.errors["made_up"].code == "scorer_failed"
     assert fine.scores["made_up"].value == 0.5
+
+
+def test_a_reference_is_computed_once_and_the_hit_rate_is_a_metric(http: httpx.Client) -> None:
+    def lookups(result: str) -> float:
+        (line,) = re.findall(rf'lookups_total{{result="{result}"}} (.*)', http.get("/metrics").text)
+        return float(line)
+
+    report = "A reference that no other test has. There is a large left pleural effusion."
+    body = {"items": [item(task="report", reference={"report": report})] * 8, "scorers": ["rouge_l", "chexpert_f1"]}
+    http.post("/v1/score", json=body)  # so that both counters are there
+    hits, misses = lookups("hit"), lookups("miss")
+    http.post("/v1/score", json=body)
+    assert (lookups("hit") - hits, lookups("miss") - misses) == (16, 0)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])

@@ -8,7 +8,7 @@ import pytest
 
 from rewards.reward import combine
 from rewards.scorer import NoParams, ScoreItem, Scorer
-from rewards.scoring import score_batch, score_items
+from rewards.scoring import Slice, score_batch, score_slices
 from schemas.group import Score, ScoreError
 from schemas.prompt import Reference
 
@@ -72,13 +72,26 @@ def test_an_item_of_another_task_gets_an_error() -> None:
     assert result.code == "wrong_task"
 
 
-def test_an_unavailable_scorer_gives_its_error_to_every_item() -> None:
-    away = ScoreError(code="not_ready", message="weights are missing")
-    names = [("brittle", "away"), ("away",)]
-    first, second = score_items({"brittle": BRITTLE}, [GOOD, GOOD], names, {"brittle": NoParams()}, {"away": away})
-    assert first.scores == {"brittle": Score(value=1.0)}
-    assert first.errors == second.errors == {"away": away}
-    assert second.scores == {}
+def test_items_of_two_requests_with_equal_parameters_are_one_batch() -> None:
+    batches: list[int] = []
+
+    def counting(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
+        batches.append(len(items))
+        return [Score(value=float(len(item.answer))) for item in items]
+
+    scorers = {"brittle": replace(BRITTLE, score=counting)}
+    longer = GOOD._replace(answer="finer still")
+    slices = [
+        Slice([GOOD, longer], [("brittle",), ()], {"brittle": NoParams()}),
+        Slice([longer], [("brittle",)], {"brittle": NoParams()}),
+    ]
+    outcomes, costs = score_slices(scorers, slices)
+    assert batches == [2]
+    assert [[outcome.scores for outcome in part] for part in outcomes] == [
+        [{"brittle": Score(value=4.0)}, {}],
+        [{"brittle": Score(value=11.0)}],
+    ]
+    assert costs["brittle"].items == 2
 
 
 SCORES = {"a": Score(value=0.5), "b": Score(value=-2.0)}

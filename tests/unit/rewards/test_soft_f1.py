@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.scorer import ScoreItem
-from rewards.scorers.soft_f1 import SCORER, SoftF1Params
+from rewards.scorers.soft_f1 import SCORER
 from schemas.group import Score
 from schemas.prompt import Box, BoxFormat, Reference
 
@@ -17,7 +17,7 @@ BOX = (0.1, 0.2, 0.3, 0.4)
 def value(answer: str, reference: list[tuple[float, ...]], box_format: BoxFormat = "radvlm", **params: float) -> float:
     boxes = tuple(Box(x1=b[0], y1=b[1], x2=b[2], y2=b[3]) for b in reference)
     item = ScoreItem("grounding", answer, answer, Reference(boxes=boxes), box_format)
-    (result,) = SCORER.score([item], SoftF1Params.model_validate(params))
+    (result,) = SCORER.score([item], SCORER.params.model_validate(params))
     assert isinstance(result, Score)
     return result.value
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from rewards.serve import base_url, bind, is_loopback, main, read_settings, read_token, serve
+from rewards.scorers.registry import available
+from rewards.serve import base_url, bind, is_loopback, main, read_settings, serve
 from rewards.settings import RewardServiceSettings
+from rewards.tokens import read_tokens
 from rewards.wire import ScoreRequest, field_path, field_problems
 from schemas.errors import ConfigError
 from schemas.prompt import Box
@@ -105,6 +107,8 @@ def test_the_default_settings_are_valid() -> None:
         ({"weights": {"grounding": {"rouge_l": 1.0}}}, "does not score the task grounding"),
         ({"weights": {"report": {"prior_references": 1.0}}}, "must be negative"),
         ({"weights": {"report": {"rouge_l": -1.0}}}, "must be positive"),
+        ({"weights": {"grounding": {"map50": 1.0}}}, "evaluation only"),
+        ({"scorers": ["map5"]}, "did you mean map50"),
         ({"weights": {"report": {}}}, "at least one scorer"),
         ({"weights": {"report": {"rouge_l": 0.0}}}, "at least one scorer"),
         ({"params": {"soft_f1": {"empty_value": 1.0}}}, "empty_value"),
@@ -123,6 +127,15 @@ def test_another_services_scorer_may_be_weighted() -> None:
         {"addresses": ["http://rewards:8008"], "weights": {"report": {"their_scorer": 1.0}}}
     )
     assert settings.weights["report"] == {"their_scorer": 1.0}
+
+
+def test_a_plugin_that_is_no_scorer_is_named(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    for text, rule in (("", "must make SCORER"), ("import nothing_of_that_name", "must be importable")):
+        plugin.write_text(text)
+        with pytest.raises(ConfigError, match=rf"{rule}.*mine\.py"):
+            RewardServiceSettings(plugins=(str(plugin),))
+        available.cache_clear()
 
 
 # serve
@@ -157,12 +170,16 @@ def test_port_0_takes_a_free_one() -> None:
 def test_a_token_file_must_hold_a_token(tmp_path: Path) -> None:
     path = tmp_path / "token"
     with pytest.raises(ConfigError, match="token_file"):
-        read_token(path)
-    path.write_text(" \n")
+        read_tokens(path)
+    path.write_text(" \n# none yet\n")
     with pytest.raises(ConfigError, match="empty"):
-        read_token(path)
+        read_tokens(path)
+    path.write_text("two words\n")
+    with pytest.raises(ConfigError, match="without spaces") as error:
+        read_tokens(path)
+    assert "two words" not in str(error.value)
     path.write_text("secret\n")
-    assert read_token(path) == "secret"
+    assert read_tokens(path) == ("secret",)
 
 
 def test_a_wrong_config_file_is_named_with_its_field(tmp_path: Path) -> None:

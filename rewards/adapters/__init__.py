@@ -1,0 +1,1 @@
+"""The reward service as other trainers' reward function: ``trl.py``, ``verl.py``. Neither trainer is imported here."""

@@ -1,0 +1,71 @@
+"""JudgePanel: the judges of a service, asked from its event loop.
+
+Role: the judges' counterpart of a worker pool: they only wait for an endpoint, so they need no process.
+Input: a Slice. Output: one ItemJson an item; a cancelled request cancels its judgements.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from rewards.metrics import ServiceMetrics
+from rewards.resources import Resources
+from rewards.scorer import ScoreItem, Scorer
+from rewards.scoring import Cost, Outcome, Slice, failure, refusal
+from rewards.wire import ScorerState
+from rewards.worker import item_json, load_scorer
+from rewards.worker_messages import ItemJson
+from schemas.base import Settings
+from schemas.group import Score, ScoreError
+
+
+class JudgePanel:
+    """The judges by name, with their endpoints."""
+
+    def __init__(self, judges: Mapping[str, Scorer[Any]], resources: Resources) -> None:
+        self._judges = judges
+        self._resources = resources
+        self.names = frozenset(judges)
+        self.items = 0  # waiting or being judged
+
+    def load(self) -> dict[str, ScorerState]:
+        """Each judge's state: a judge without an endpoint is not ready."""
+        return {name: load_scorer(judge, self._resources) for name, judge in self._judges.items()}
+
+    async def score(self, part: Slice, metrics: ServiceMetrics) -> list[ItemJson]:
+        """One result an item. The judges bound their own requests in flight."""
+        self.items += len(part.items)
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(self._score_item(item, names, part.params, metrics))
+                    for item, names in zip(part.items, part.names, strict=True)
+                ]
+        finally:
+            self.items -= len(part.items)
+        return [item_json(task.result()) for task in tasks]
+
+    async def _score_item(
+        self, item: ScoreItem, names: tuple[str, ...], params: Mapping[str, Settings], metrics: ServiceMetrics
+    ) -> Outcome:
+        outcome = Outcome()
+        for name in names:
+            started = time.perf_counter()
+            outcome.add(name, await self._judge(self._judges[name], item, params[name]))
+            failed = Counter({(name, error.code): 1 for key, error in outcome.errors.items() if key == name})
+            metrics.count_results({name: Cost(time.perf_counter() - started, 1)}, failed)
+        return outcome
+
+    async def _judge(self, judge: Scorer[Any], item: ScoreItem, params: Settings) -> Score | ScoreError:
+        refused = refusal(judge, item)
+        if refused is not None:
+            return refused
+        assert judge.judge is not None
+        try:
+            return await judge.judge(item, params, self._resources)
+        except Exception as error:  # noqa: BLE001 - the border: any bug of any judge is an error entry, never a number
+            return failure(judge, item, error)
