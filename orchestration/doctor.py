@@ -72,7 +72,7 @@ def run_checks() -> list[Check]:
     return [
         check_system(),
         check_cpu_flags(Path("/proc/cpuinfo").read_text()),
-        check_cores(usable_cores()),
+        check_cores(allowed_cpus()),
         check_memory(usable_memory()),
         check_gpu(device),
         check_versions(read_pins(ROOT / "constraints" / f"{device}.txt"), installed),
@@ -130,7 +130,7 @@ def check_cpu_flags(cpuinfo: str) -> Check:
     return Check("CPU instructions", False, "neither AVX-512 nor AVX2", "use a CPU that has AVX2")
 
 
-def usable_cores() -> float:
+def allowed_cpus() -> float:
     """Cores that this process may use: its affinity, and a container's quota."""
     cores = float(len(os.sched_getaffinity(0)))
     quota = Path("/sys/fs/cgroup/cpu.max")

@@ -17,11 +17,15 @@ def open_private(path: Path, mode: str) -> IO[str]:
 def write_atomically(path: Path, text: str) -> None:
     """Write a small text file: temporary file, fsync, rename. Mode 0600."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open_private(temporary, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with open_private(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

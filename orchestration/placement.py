@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from orchestration.config import Recipe
 from rewards.scale import ScaleSettings
 from schemas.errors import ConfigError
 
@@ -54,6 +55,13 @@ def place(cores: Sequence[int], workers: int, cores_per_worker: int, ranks: int,
     )
 
 
+def _gpus_under(replicas: int, each: float) -> int:
+    """GPUs of a node that have a part of so many replicas."""
+    if not each:
+        return 0
+    return math.ceil(replicas / math.floor(1 / each + 1e-9)) if each <= 1 else replicas * int(each)
+
+
 def share_gpus(processes: int, gpus: int, gpu_nodes: int, scale: ScaleSettings) -> float:
     """GPUs for each of so many engines and ranks: 1, a fraction where they must share, 0 where there are none.
 
@@ -66,7 +74,7 @@ def share_gpus(processes: int, gpus: int, gpu_nodes: int, scale: ScaleSettings) 
     if not gpus:
         return 0.0
     per_node = [scale.most // gpu_nodes + (node < scale.most % gpu_nodes) for node in range(gpu_nodes)]
-    free = gpus - sum(math.ceil(replicas * scale.gpus_per_replica) for replicas in per_node)
+    free = gpus - sum(_gpus_under(replicas, scale.gpus_per_replica) for replicas in per_node)
     rest = 1.0 - scale.most * scale.gpus_per_replica
     if free > 0:
         return 1 / math.ceil(processes / free)
@@ -78,3 +86,9 @@ def share_gpus(processes: int, gpus: int, gpu_nodes: int, scale: ScaleSettings) 
         f"{scale.gpus_per_replica:g}, for {scale.most} replicas",
         "lower it, or have fewer replicas",
     )
+
+
+def place_run(recipe: Recipe, cores: Sequence[int]) -> Placement:
+    """Cores of a run's processes. Raises ConfigError when there are too few."""
+    rollout, learner = recipe.rollout, recipe.learner
+    return place(cores, rollout.workers, rollout.cores_per_worker, learner.ranks, learner.cores)

@@ -15,7 +15,7 @@ from rich.table import Table
 from orchestration.config import Recipe
 from orchestration.machine import Machine, this_machine
 from orchestration.model_facts import ModelFacts, model_facts
-from orchestration.placement import Placement, place
+from orchestration.placement import place_run
 from schemas.errors import ConfigError
 
 GIB = 2**30
@@ -111,16 +111,11 @@ def make_plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
 
 def _core_shares(recipe: Recipe, machine: Machine) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
     try:
-        placement = _place(recipe, machine)
+        placement = place_run(recipe, machine.cores)
     except ConfigError:
         # Too few cores: the plan is still shown, with none dealt out; check_plan raises this error.
         return [()] * recipe.rollout.workers, [()] * recipe.learner.ranks
     return list(placement.workers), list(placement.ranks)
-
-
-def _place(recipe: Recipe, machine: Machine) -> Placement:
-    rollout, learner = recipe.rollout, recipe.learner
-    return place(machine.cores, rollout.workers, rollout.cores_per_worker, learner.ranks, learner.cores)
 
 
 def _deal_gpus(processes: int, gpus: int) -> list[int | None]:
@@ -174,7 +169,7 @@ def check_plan(plan: Plan) -> None:
         ConfigError: too few cores, too little memory, or an engine that would serve another precision than the learner
             pushes. One line: field, rule, given, remedy.
     """
-    _place(plan.recipe, plan.machine)
+    place_run(plan.recipe, plan.machine.cores)
     _check_precision(plan)
     # An engine must be able to hold one whole completion, or vLLM refuses to start.
     if plan.kv_tokens < plan.recipe.rollout.max_model_len:

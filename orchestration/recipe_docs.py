@@ -92,7 +92,8 @@ def _sections(model: type[BaseModel], prefix: str) -> list[str]:
         section = _section_of(field.annotation)
         if section is None:
             continue
-        path = f"{prefix}{name}"
+        # A table of tables: its keys are names of the user's.
+        path = f"{prefix}{name}.NAME" if get_origin(field.annotation) is dict else f"{prefix}{name}"
         lines += ["", f"## `[{path}]`", "", _doc(section)]
         note = f"{_sentence(field.description)} " if field.description else ""
         lines += [f"\n{note}{_need(field)}", "", *_table(section, f"{path}.")]

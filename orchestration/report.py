@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from orchestration.files import write_atomically
 from orchestration.report_charts import difference_mark, number
 from orchestration.report_curves import curve_sections, number_table
 from orchestration.report_films import MAX_FILMS, choose_films
@@ -85,15 +84,7 @@ def write_report(run_dir: Path, out: Path) -> None:
     if not out.parent.is_dir():
         raise ConfigError("OUT", "must lie in an existing folder", out, f"make {out.parent} first")
     page = render(read_run(run_dir))
-    # mkstemp makes the file 0600 from its first byte on; the rename makes it appear whole.
-    handle, temporary = tempfile.mkstemp(dir=out.parent, prefix=f".{out.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(page)
-        Path(temporary).replace(out)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(out, page)
 
 
 def render(record: RunRecord) -> str:

@@ -28,7 +28,7 @@ from orchestration.cluster import (
 )
 from orchestration.config import Recipe
 from orchestration.evaluate import HeldOut, choose_prompts
-from orchestration.placement import Placement, on_gpus, place, usable_cores
+from orchestration.placement import on_gpus, place_run, usable_cores
 from orchestration.preflight import usable_prompts
 from orchestration.producer import IssueOrder
 from orchestration.progress import Display
@@ -129,7 +129,9 @@ class Session:
         """Reward service, engines and learner, started side by side; stopped at the end."""
         recipe, waits = self._recipe, self._waits
         gpu_share = gpu_share_of(recipe.rollout.workers + recipe.learner.ranks, recipe.reward.scale)
-        placement = on_gpus(recipe.rollout.workers, recipe.learner.ranks) if gpu_share else place_run(recipe)
+        placement = (
+            on_gpus(recipe.rollout.workers, recipe.learner.ranks) if gpu_share else place_run(recipe, usable_cores())
+        )
         cores = recipe.rollout.workers * (1 if gpu_share else recipe.rollout.cores_per_worker)
         check_room(recipe.reward.scale, cores + recipe.learner.ranks * recipe.learner.cores)
         async with reward_access(recipe.reward, self._run.path, self._run.event) as access:
@@ -191,9 +193,3 @@ class Session:
         resume = f"go on with: overread train --resume {self._run.path}"
         self._display.note(f"stopped by {self._stop.signal_name} after step {self._step}; {resume}")
         return EXIT_STOPPED
-
-
-def place_run(recipe: Recipe) -> Placement:
-    """Cores of the run's processes. Raises ConfigError when the machine has too few."""
-    rollout, learner = recipe.rollout, recipe.learner
-    return place(usable_cores(), rollout.workers, rollout.cores_per_worker, learner.ranks, learner.cores)

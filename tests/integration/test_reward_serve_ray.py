@@ -234,7 +234,7 @@ async def test_replicas_that_can_not_start_end_the_run_with_the_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MADE_UP_LOAD", "fail")
-    with pytest.raises(RewardError, match=r"not ready.*made_up"):
+    with pytest.raises(RewardError, match=r"not_ready: made_up"):
         async with ray_session(), reward_access(_settings(), tmp_path, Events()):
             pass
 
@@ -263,9 +263,7 @@ def ray_head(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     ray, port = Path(sys.executable).with_name("ray"), free_port()
     for name, value in {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "cd" * 32}.items():
         monkeypatch.setenv(name, value)
-    folder = tempfile.mkdtemp(
-        prefix="ray-"
-    )  # short: it holds sockets; and other programs on this machine look in Ray's
+    folder = tempfile.mkdtemp(prefix="ray-")  # short, it holds sockets; and not the one that others look in
     command = [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
     command += ["--min-worker-port=0", "--max-worker-port=0", "--block"]
     head = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

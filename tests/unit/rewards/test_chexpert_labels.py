@@ -1,14 +1,15 @@
 """The rule labeller on hand-written sentences."""
 
 import random
+import re
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rewards.chexpert_labels import Label, label_report, positives
-from rewards.chexpert_vocabulary import OBSERVATIONS
+from rewards.chexpert_vocabulary import MENTION_STEMS, MENTIONS, NORMAL_STATES, OBSERVATIONS, STATE_STEMS
 
 P, N, U = Label.POSITIVE, Label.NEGATIVE, Label.UNCERTAIN
 EFFUSION, PNEUMOTHORAX, DEVICES = "Pleural Effusion", "Pneumothorax", "Support Devices"
@@ -164,6 +165,34 @@ def test_case_does_not_matter() -> None:
 @given(st.text(max_size=400))
 def test_any_text_gets_only_known_labels(text: str) -> None:
     assert set(label_report(text)) <= set(OBSERVATIONS)
+
+
+def _phrases() -> list[tuple[str, str, str]]:
+    """(phrase, observation, its stems)."""
+    return [
+        (phrase, name, stems[name])
+        for table, stems in ((MENTIONS, MENTION_STEMS), (NORMAL_STATES, STATE_STEMS))
+        for name, phrases in table.items()
+        for phrase in phrases
+    ]
+
+
+@pytest.mark.parametrize(("phrase", "name", "stems"), _phrases())
+@settings(max_examples=30, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@given(data=st.data())
+def test_whatever_a_phrase_matches_holds_a_stem_of_its_observation(
+    phrase: str, name: str, stems: str, data: st.DataObject
+) -> None:
+    # A phrase without a stem would never be searched for. What stands before it in a sentence is not drawn.
+    drawn = data.draw(st.from_regex(re.sub(r"\(\?<!.*?\)", "", phrase), fullmatch=True, alphabet=string.printable))
+    assert any(stem in drawn for stem in stems.split()), drawn
+
+
+def test_a_report_is_not_labelled_by_what_another_one_said() -> None:
+    first, second = label_report("Small effusion."), label_report("No effusion.")
+    assert (first[EFFUSION], second[EFFUSION], label_report("Small effusion.")[EFFUSION]) == (P, N, P)
+    with pytest.raises(TypeError):
+        first[EFFUSION] = N  # type: ignore[index]
 
 
 def test_random_letters_are_no_findings() -> None:

@@ -56,10 +56,11 @@ def test_gleu_equals_nltks_sentence_gleu_of_the_same_tokens(answer: str, report:
     assert result.value == min(result.details.values())
 
 
-def test_gleu_is_what_nltk_documents_for_its_example() -> None:
+def test_gleu_of_nltks_documented_example_is_counted_by_hand() -> None:
+    # It, is, to, the, forever, that and "It is" are shared; the longer text has 16 + 15 + 14 + 13 n-grams.
     answer = "It is to insure the troops forever hearing the activity guidebook that party direct"
     report = "It is a guide to action that ensures that the military will forever heed Party commands"
-    assert score("gleu", answer, report).value == pytest.approx(5 / 54)
+    assert score("gleu", answer, report).value == pytest.approx(7 / 58)
 
 
 def test_bleu_of_half_a_sentence_is_its_brevity_penalty() -> None:

@@ -6,12 +6,14 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nltk.stem.porter import PorterStemmer
 from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.tokenize import tokenize
 
 from rewards.scorer import NoParams, ScoreItem
 from rewards.scorers.prior_references import refers_to_prior
 from rewards.scorers.registry import scorers
-from rewards.scorers.rouge_l import common_subsequence
+from rewards.scorers.rouge_l import common_subsequence, words
 from rewards.text import answer_of
 from schemas.group import Score
 from schemas.prompt import Box, BoxFormat, Reference, Task
@@ -41,6 +43,11 @@ def test_rouge_l_stems_and_ignores_case() -> None:
 
 def test_rouge_l_of_a_blank_answer_is_zero() -> None:
     assert score("rouge_l", item("", "the lungs are clear")).value == 0.0
+
+
+@cache
+def _stemmer() -> PorterStemmer:
+    return PorterStemmer()
 
 
 @cache
@@ -84,10 +91,16 @@ def test_the_bit_parallel_subsequence_equals_the_textbook_table(first: str, seco
     assert common_subsequence(first, second) == _textbook(first, second)
 
 
+@given(st.text(max_size=60), st.text("ys eing-ABÉ7\n", max_size=60))
+def test_the_words_of_any_text_are_the_rouge_score_librarys(anything: str, wordlike: str) -> None:
+    for text in (anything, wordlike, "y" * 200):
+        assert words(text) == tokenize(text, _stemmer())
+
+
 def test_a_long_text_is_scored_to_its_end() -> None:
-    words = [f"word{index}" for index in range(5_000)]
-    half = " ".join(words[2_500:])
-    assert score("rouge_l", item(half, " ".join(words))).details["recall"] == pytest.approx(0.5)
+    every = [f"word{index}" for index in range(5_000)]
+    half = " ".join(every[2_500:])
+    assert score("rouge_l", item(half, " ".join(every))).details["recall"] == pytest.approx(0.5)
 
 
 # chexpert_f1
@@ -112,7 +125,9 @@ def test_chexpert_f1_compares_the_positive_observations(answer: str, report: str
 
 def test_chexpert_f1_tells_what_it_counted() -> None:
     details = score("chexpert_f1", item("Small effusion. Cardiomegaly.", "Small effusion. Pneumothorax.")).details
-    assert details == {"true_positives": 1, "false_positives": 1, "false_negatives": 1}
+    counts = {"true_positives": 1, "false_positives": 1, "false_negatives": 1}
+    masks = {"predicted_mask": 2**2 + 2**10, "reference_mask": 2**9 + 2**10}  # places in OBSERVATIONS
+    assert details == counts | masks
 
 
 # what is scored
@@ -154,6 +169,8 @@ ONE = (Box(x1=0.1, y1=0.1, x2=0.2, y2=0.2),)
         (item("The lungs are clear.", thinking=True), 0),
         (item("a </think> b </think> Clear lungs.", thinking=True), 0),
         (item("Trace. </think> ", thinking=True), 0),
+        (item("</think> The lungs are clear.", thinking=True), 0),
+        (item("Trace. </think> <think> The lungs are clear.", thinking=True), 0),
         (grounding("At [0.1, 0.1, 0.2, 0.2].", ONE), 1),
         (grounding("At [100, 100, 200, 200].", ONE), 0),
         (grounding("At [0.1, 0.1, 0.2, 0.2] and [0.3, 0.3, 0.3, 0.5].", ONE), 0),
