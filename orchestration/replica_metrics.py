@@ -20,7 +20,7 @@ _SAMPLE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})? (.+)")
 
 
 def merge(expositions: Mapping[str, str]) -> str:
-    """Expositions in Prometheus' text format, by replica, as one; a metric's lines stand together, as the format asks."""
+    """Expositions in Prometheus' text format, by replica, as one; a metric's lines stand together, as it asks."""
     metrics: dict[str, list[str]] = {}  # "# HELP", "# TYPE" and samples by the name of the metric
     for replica, text in expositions.items():
         name = ""

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import ray
 from ray.exceptions import RayActorError, RayError
 
@@ -111,20 +110,17 @@ class RewardReplica:
         Raises:
             RewardError: a scorer that must work does not, or none for too long; Ray Serve then replaces the replica.
         """
-        transport = httpx.ASGITransport(self._app)
-        async with httpx.AsyncClient(transport=transport, base_url="http://replica") as probe:
-            while True:
-                readiness = Readiness.model_validate_json((await probe.get("/readyz")).content)
-                now = time.monotonic()
-                if readiness.ready:
-                    self._ready_at = now
-                    return
-                if self._ready_at is not None and now - self._ready_at < _UNREADY_S:
-                    return
-                states = readiness.scorers.values()
-                if self._ready_at is not None or all(state.state != "loading" for state in states):
-                    raise RewardError("not_ready", _failed_scorers(readiness))
-                await asyncio.sleep(_POLL_S)
+        service = self._app.state.service
+        while True:
+            readiness, now = service.readiness(), time.monotonic()
+            if readiness.ready:
+                self._ready_at = now
+                return
+            if self._ready_at is not None and now - self._ready_at < _UNREADY_S:
+                return
+            if self._ready_at is not None or all(s.state != "loading" for s in readiness.scorers.values()):
+                raise RewardError("not_ready", _failed_scorers(readiness))
+            await asyncio.sleep(_POLL_S)
 
 
 def _failed_scorers(readiness: Readiness) -> str:

@@ -61,12 +61,24 @@ def check_sizes(request: ScoreRequest, settings: RewardServiceSettings) -> None:
             raise too_large(f"items[{index}].reference.boxes", most_boxes, "boxes", len(reference.boxes))
 
 
+def default_scorers(task: Task, scorers: Mapping[str, Scorer[Any]]) -> tuple[str, ...]:
+    """What an item gets when the request names no scorers: those of its task that need no weights, only a truth.
+
+    One that also needs e.g. ``token_count`` must be asked for: most clients don't send it.
+    """
+    return tuple(
+        name
+        for name, scorer in scorers.items()
+        if scorer.tier == "embedded" and task in scorer.tasks and not {"token_count", "question"} & set(scorer.needs)
+    )
+
+
 def make_plan(request: ScoreRequest, scorers: Mapping[str, Scorer[Any]], settings: RewardServiceSettings) -> Plan:
     """The request's plan. Raises ProblemError 422 for an unknown scorer or a wrong parameter."""
     if request.scorers is None:
         default_of: dict[Task, tuple[str, ...]] = {}
         for task in {item.task for item in request.items}:
-            default_of[task] = tuple(n for n, s in scorers.items() if s.tier == "embedded" and task in s.tasks)
+            default_of[task] = default_scorers(task, scorers)
         names = [default_of[item.task] for item in request.items]
     else:
         asked = tuple(dict.fromkeys(request.scorers))

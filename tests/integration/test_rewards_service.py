@@ -61,7 +61,9 @@ def test_without_names_a_task_gets_its_own_scorers(http: httpx.Client) -> None:
     reply = http.post("/v1/score", json={"items": [item(), item(task="report", completion="No effusion.")]}).json()
     listed = http.get("/v1/scorers").json()["scorers"]
     for result, task in zip(reply["results"], ("grounding", "report"), strict=True):
-        own = {entry["name"] for entry in listed if entry["tier"] == "embedded" and task in entry["tasks"]}
+        own = {entry["name"] for entry in listed if entry["tier"] == "embedded" and task in entry["tasks"]} - {
+            "overlong"
+        }
         assert result["scores"].keys() | result["errors"].keys() == own
 
 
