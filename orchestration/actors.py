@@ -26,7 +26,7 @@ from learner.advantages import group_advantages
 from learner.settings import LearnerSettings
 from orchestration.groups import GroupOrder, GroupSummary
 from prompts.images import load_image
-from rewards.client import Retry, RewardClient
+from rewards.client import Retry, RewardAccess, RewardClient
 from rewards.reward import combine
 from rewards.settings import RewardServiceSettings
 from rollout.affinity import pin
@@ -74,14 +74,6 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-@dataclass(frozen=True)
-class RewardAccess:
-    """Where a rollout node gets its scores."""
-
-    addresses: tuple[str, ...]
-    token: str | None
 
 
 class RolloutNode:

@@ -22,12 +22,13 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from learner.settings import LearnerSettings
-from orchestration.actors import LearnerRank, Recorder, RewardAccess, RolloutNode
+from orchestration.actors import LearnerRank, Recorder, RolloutNode
 from orchestration.config import Recipe
 from orchestration.groups import GroupOrder, GroupSummary
 from orchestration.placement import share_gpus
 from orchestration.serve_cluster import live_nodes
 from orchestration.waits import Waits
+from rewards.client import RewardAccess
 from rewards.scale import ScaleSettings
 from schemas.errors import LearnerError, OverreadError, RolloutError, WeightPushError
 from schemas.group import Sampling

@@ -98,7 +98,9 @@ def make_plan(recipe: Recipe, machine: Machine | None = None) -> Plan:
         Process("driver and Ray", (), None, (("runtime", _RUNTIME["driver"] + _RAY), _store_part(facts, dtype)))
     ]
     if not recipe.reward.addresses:
-        processes.append(Process("reward service", (), None, (("runtime", _RUNTIME["rewards"]),)))
+        replicas = [f"reward replica {i}" for i in range(recipe.reward.scale.most)]
+        for name in [*replicas, "Ray Serve"] if replicas else ["reward service"]:
+            processes.append(Process(name, (), None, (("runtime", _RUNTIME["rewards"]),)))
     named = [(f"rollout-{i}", "rollout", cores, engine) for i, cores in enumerate(workers)]
     named += [(f"learner-{i}", "learner", cores, rank) for i, cores in enumerate(ranks)]
     for (name, role, cores, parts), card in zip(named, cards, strict=True):

@@ -26,13 +26,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from orchestration.actors import RewardAccess
 from orchestration.progress import Display
 from orchestration.score_rows import ScoreRow, check_suffix, read_rows, results_file
 from orchestration.score_tally import Tally, show_summary
 from orchestration.service import LocalRewardService, outside_access
 from orchestration.stop import EXIT_DONE, EXIT_STOPPED, StopRequest
-from rewards.client import Retry, RewardClient
+from rewards.client import Retry, RewardAccess, RewardClient
+from rewards.plan import default_scorers
 from rewards.settings import RewardServiceSettings
 from rewards.wire import ScoreRequest, ScoreResponse, field_problems
 from schemas.errors import ConfigError, DataError, OverreadError, RewardError
@@ -266,8 +266,8 @@ async def _access(job: ScoreJob, tasks: frozenset[PromptTask]) -> AsyncIterator[
         return
     # What nobody asks for is not loaded: weights take seconds and memory.
     known = job.settings.known_scorers
-    free = tuple(name for name, scorer in known.items() if scorer.tier == "embedded" and scorer.tasks & tasks)
-    settings = job.settings.model_copy(update={"scorers": job.scorers or free})
+    defaults = {name for task in tasks for name in default_scorers(task, known)}
+    settings = job.settings.model_copy(update={"scorers": job.scorers or tuple(sorted(defaults))})
     with tempfile.TemporaryDirectory(prefix="overread-score-") as folder:
         service = LocalRewardService(settings, Path(folder), Path(folder) / "logs")
         try:

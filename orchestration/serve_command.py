@@ -65,6 +65,6 @@ async def _serve(settings: RewardServiceSettings, tokens: Sequence[str], listeni
         running = replicas(settings, tokens, listening, joined=joins_cluster())
         addresses = await stop.first(stack.enter_async_context(running))
         if addresses is not None:
-            _log.info("ready at %s, %d replicas", " ".join(addresses), settings.scale.replicas)
+            _log.info("ready at %s, replicas: %d", " ".join(addresses), settings.scale.replicas)
             await stop.first(asyncio.Event().wait())
         _log.info("%s: no more requests are taken, those in flight are finished", stop.signal_name)

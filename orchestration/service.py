@@ -20,11 +20,8 @@ from pathlib import Path
 
 import tomli_w
 
-from orchestration.actors import RewardAccess
-from orchestration.cluster import joins_cluster
 from orchestration.files import open_private, write_atomically
-from orchestration.serve_cluster import EVERY_ADDRESS, listen, live_nodes, replicas
-from rewards.client import RewardClient
+from rewards.client import RewardAccess, RewardClient
 from rewards.settings import RewardServiceSettings
 from rewards.tokens import find_tokens
 from schemas.errors import ConfigError, DeadlineError, OverreadError, RewardError
@@ -154,6 +151,10 @@ async def reward_access(settings: RewardServiceSettings, folder: Path, event: Ev
 @asynccontextmanager
 async def _scaled(settings: RewardServiceSettings, folder: Path, event: Event) -> AsyncIterator[RewardAccess]:
     """Replicas in the run's Ray cluster. The token is fresh, and stays in this process and the replicas."""
+    # Imported here: they import Ray, seconds that a command without a cluster must not pay.
+    from orchestration.cluster import joins_cluster
+    from orchestration.serve_cluster import EVERY_ADDRESS, listen, live_nodes, replicas
+
     token = secrets.token_urlsafe(32)
     # Beyond one machine the rollout workers of the others must reach a proxy.
     host, joined = "127.0.0.1" if live_nodes() == 1 else EVERY_ADDRESS, joins_cluster()

@@ -46,6 +46,14 @@ _REFUSALS = {401: "unauthorized", 403: "unauthorized", 413: "too_large"}
 
 
 @dataclass(frozen=True)
+class RewardAccess:
+    """Where scores come from."""
+
+    addresses: tuple[str, ...]
+    token: str | None
+
+
+@dataclass(frozen=True)
 class Retry:
     """One failed attempt that will be tried again; tells of an outage without any text of the group.
 

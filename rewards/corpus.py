@@ -1,12 +1,12 @@
 """Corpus: numbers about many reports at once, from the scores of each.
 
-Role: pure functions for evaluation: CheXpert F1 over a corpus, and how far a mean can be trusted.
-Input: counts and masks from chexpert_f1's details; any scorer's values. Output: floats.
+Role: pure functions for evaluation: CheXpert F1 over a corpus, weighted by finding or by observation.
+Input: counts and masks from chexpert_f1's details. Output: floats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -27,14 +27,6 @@ class Masks(NamedTuple):
 
     predicted: int
     reference: int
-
-
-class Interval(NamedTuple):
-    """A mean and where it would lie with other reports."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def micro_f1(counts: Iterable[Counts]) -> float:
@@ -70,27 +62,3 @@ def macro_f1(masks: Iterable[Masks]) -> float:
     """
     values = observation_f1(masks).values()
     return sum(values) / len(values) if values else 1.0
-
-
-def bootstrap_interval(
-    values: Sequence[float], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """The mean with its percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
-
-    Reports are drawn one by one with replacement, as if no patient had two of them. The same arguments give the same
-    interval.
-
-    Raises:
-        ValueError: there are no values, or ``confidence`` is not between 0 and 1.
-    """
-    if not values:
-        raise ValueError("values: there must be at least one; an empty corpus has no mean")
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence: must be between 0 and 1, not {confidence}")
-    values_R = np.asarray(values, dtype=np.float64)
-    random = np.random.default_rng(seed)
-    # One resample at a time: all at once would take resamples x reports of memory.
-    means_S = np.array([values_R[random.integers(0, len(values_R), len(values_R))].mean() for _ in range(resamples)])
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(means_S, (tail, 1.0 - tail))
-    return Interval(float(values_R.mean()), float(low), float(high))

@@ -7,6 +7,7 @@ each item's scores and errors already as JSON. Ends when the service closes the 
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
 import signal
@@ -28,6 +29,8 @@ from rewards.wire import ScorerState
 from rewards.worker_messages import BatchReply, ItemJson, Start, Started
 from schemas.base import Settings
 from schemas.group import Score, ScoreError
+
+_PR_SET_PDEATHSIG = 1
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +89,9 @@ def run(connection: socket.socket) -> None:
 
 def main(descriptor: int) -> None:
     """The process. The service decides when it ends: by closing the socket, or by SIGKILL."""
+    # A service that is killed takes a worker with it that is busy or hung, and would not see the socket close. (The
+    # kernel's parent is the thread that made the process: the service's event loop, which lives as long.)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -1,15 +1,12 @@
 """Corpus-level F1 and confidence intervals."""
 
-import itertools
-
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rewards.chexpert_labels import bit_mask
 from rewards.chexpert_vocabulary import OBSERVATIONS
-from rewards.corpus import Counts, Masks, bootstrap_interval, macro_f1, micro_f1, observation_f1
+from rewards.corpus import Counts, Masks, macro_f1, micro_f1, observation_f1
 from rewards.scorer import NoParams, ScoreItem
 from rewards.scorers.registry import scorers
 from schemas.group import Score
@@ -81,42 +78,3 @@ def test_the_details_of_chexpert_f1_are_what_the_corpus_is_computed_from() -> No
 def test_a_mask_has_the_bit_of_each_observation_in_the_vocabularys_order() -> None:
     assert [bit_mask({name}) for name in OBSERVATIONS] == [1 << index for index in range(14)]
     assert bit_mask(set(OBSERVATIONS)) == 2**14 - 1
-
-
-# bootstrap
-
-
-def test_the_interval_of_three_values_is_what_all_their_resamples_give() -> None:
-    values = [0.0, 0.5, 1.0]
-    means = sorted(sum(drawn) / 3 for drawn in itertools.product(values, repeat=3))
-    interval = bootstrap_interval(values, confidence=0.8, resamples=20_000)
-    assert interval.mean == pytest.approx(0.5)
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, (0.1, 0.9))))
-
-
-def test_the_interval_is_as_wide_as_the_normal_approximation_for_many_values() -> None:
-    values = np.random.default_rng(1).uniform(size=2_000).tolist()
-    interval = bootstrap_interval(values)
-    half = 1.96 * float(np.std(values)) / 2_000**0.5
-    assert interval.low == pytest.approx(interval.mean - half, abs=half / 10)
-    assert interval.high == pytest.approx(interval.mean + half, abs=half / 10)
-
-
-def test_the_same_values_and_seed_give_the_same_interval_and_another_seed_another() -> None:
-    values = [0.1, 0.4, 0.35, 0.8, 0.9]
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values, resamples=50) != bootstrap_interval(values, resamples=50, seed=1)
-
-
-@given(st.lists(st.floats(-10, 10), min_size=1, max_size=20), st.floats(0.01, 0.99))
-def test_an_interval_stays_within_the_values(values: list[float], confidence: float) -> None:
-    interval = bootstrap_interval(values, confidence=confidence, resamples=20)
-    assert min(values) - 1e-9 <= interval.low <= interval.high <= max(values) + 1e-9
-
-
-def test_no_values_have_no_mean() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        bootstrap_interval([])
-    for confidence in (0.0, 1.0):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            bootstrap_interval([1.0], confidence=confidence)
