@@ -83,7 +83,7 @@ async def test_a_killed_service_answers_again_at_the_same_address(tmp_path: Path
         restarted = await events.wait_for("reward_service_restarted")
         assert restarted["pid"] != started["pid"]
         assert access.addresses == (started["address"],)
-        await must_answer(access, READY_S)
+        await must_answer(access, SETTINGS)
     assert _gone(restarted["pid"])
     assert "reward_service_failed" not in events.kinds()
 
@@ -97,7 +97,7 @@ async def test_a_restart_that_fails_is_told_and_tried_again(tmp_path: Path) -> N
             failed = await events.wait_for("reward_service_failed")
         assert "rewards.log" in failed["cause"]
         await events.wait_for("reward_service_restarted")
-        await must_answer(access, READY_S)
+        await must_answer(access, SETTINGS)
 
 
 async def test_signals_from_strangers_do_not_end_it_and_the_run_does(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ async def test_signals_from_strangers_do_not_end_it_and_the_run_does(tmp_path: P
         pid = (await events.wait_for("reward_service_started"))["pid"]
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGTERM):
             os.kill(pid, number)
-            await must_answer(access, READY_S)
+            await must_answer(access, SETTINGS)
         log = tmp_path / "logs" / "rewards.log"
         await _until(lambda: "SIGTERM ignored" in log.read_text() and "SIGINT ignored" in log.read_text())
         assert not _gone(pid)
