@@ -28,6 +28,7 @@ import psutil
 from benchmarks.harness import Row, output_path, report
 from benchmarks.reward_load import SCORERS, Group, LoadTask, groups
 from rewards.client import RewardClient
+from rewards.memory import settle_memory
 from rewards.references import DEFAULT_MIB
 from rewards.resources import Resources
 from rewards.scorer import ScoreItem
@@ -35,7 +36,7 @@ from rewards.scorers.registry import scorers
 from rewards.scoring import Slice, score_slices
 from rewards.wire import ScoreRequest
 
-PAIRS = 3  # counted alternations
+PAIRS = 7  # counted alternations
 PAPER_GROUPS = 64  # the other side's share of the 512: its rate does not depend on how many
 GROUPS_A_REQUEST = 32
 IN_FLIGHT = 8  # requests of many groups
@@ -94,19 +95,59 @@ def _wait(ready: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-async def _score_ours(address: str, load: Sequence[Group], task: LoadTask, groups_a_request: int) -> None:
-    client = RewardClient([address], None, READY_S)
-    slots = asyncio.Semaphore(IN_FLIGHT if groups_a_request > 1 else GROUPS_AT_ONCE)
+class Ours:
+    """A caller of our service: one client for its life, as a rollout worker has."""
 
-    async def ask(part: Sequence[Group]) -> None:
-        async with slots:
-            items = tuple(item for group in part for item in group)
-            response = await client.score(ScoreRequest(items=items, scorers=SCORERS[task]))
-            assert all(len(result.scores) == len(SCORERS[task]) for result in response.results)
+    def __init__(self, address: str) -> None:
+        self._runner = asyncio.Runner()
+        self._client = self._runner.run(self._connect(address))
 
-    parts = [load[start : start + groups_a_request] for start in range(0, len(load), groups_a_request)]
-    await asyncio.gather(*(ask(part) for part in parts))
-    await client.close()
+    async def _connect(self, address: str) -> RewardClient:
+        client = RewardClient([address], None, READY_S)
+        await client.wait_ready(READY_S)
+        return client
+
+    def close(self) -> None:
+        self._runner.run(self._client.close())
+        self._runner.close()
+
+    def score(self, load: Sequence[Group], task: LoadTask, groups_a_request: int) -> None:
+        """Every group's scores, so many groups asked for at once."""
+        self._runner.run(self._score(load, task, groups_a_request))
+
+    async def _score(self, load: Sequence[Group], task: LoadTask, groups_a_request: int) -> None:
+        slots = asyncio.Semaphore(IN_FLIGHT if groups_a_request > 1 else GROUPS_AT_ONCE)
+
+        async def ask(part: Sequence[Group]) -> None:
+            async with slots:
+                items = tuple(item for group in part for item in group)
+                response = await self._client.score(ScoreRequest(items=items, scorers=SCORERS[task]))
+                assert all(len(result.scores) == len(SCORERS[task]) for result in response.results)
+
+        parts = [load[start : start + groups_a_request] for start in range(0, len(load), groups_a_request)]
+        await asyncio.gather(*(ask(part) for part in parts))
+
+    def latencies(self, load: Sequence[Group], task: LoadTask, per_s: float) -> list[float]:
+        """Seconds of each request when groups arrive at random, ``per_s`` a second on average (a Poisson process)."""
+        return self._runner.run(self._latencies(load, task, per_s))
+
+    async def _latencies(self, load: Sequence[Group], task: LoadTask, per_s: float) -> list[float]:
+        seconds: list[float] = []
+
+        async def ask(group: Group) -> None:
+            started = time.perf_counter()
+            await self._client.score(ScoreRequest(items=tuple(group), scorers=SCORERS[task]))
+            seconds.append(time.perf_counter() - started)
+
+        random_, due = random.Random(0), time.perf_counter()
+        end = due + LATENCY_S
+        tasks: list[asyncio.Task[None]] = []
+        while due < end:
+            tasks.append(asyncio.create_task(ask(random_.choice(load))))
+            due += random_.expovariate(per_s)
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+        await asyncio.gather(*tasks)
+        return seconds
 
 
 def _score_paper(client: httpx.Client, load: Sequence[Group]) -> None:
@@ -192,14 +233,14 @@ def _rate(run: Callable[[], None], completions: int) -> float:
     return completions / (time.perf_counter() - started)
 
 
-def throughput(task: LoadTask, load: Sequence[Group], address: str, paper: httpx.Client, workers: int) -> list[Row]:
+def throughput(task: LoadTask, load: Sequence[Group], caller: Ours, paper: httpx.Client, workers: int) -> list[Row]:
     """Our service against the paper's way, and against the scorers in-process on the same cores."""
     completions = sum(len(group) for group in load)
     some = load[:PAPER_GROUPS]
     in_process = InProcess(load, task, workers)
 
     def ours(groups_a_request: int) -> tuple[Callable[[], None], int]:
-        return (lambda: asyncio.run(_score_ours(address, load, task, groups_a_request)), completions)
+        return (lambda: caller.score(load, task, groups_a_request), completions)
 
     one_pair = (lambda: _score_paper(paper, some), sum(len(group) for group in some))
     bare = (in_process.run, completions)
@@ -214,36 +255,12 @@ def throughput(task: LoadTask, load: Sequence[Group], address: str, paper: httpx
         in_process.close()
 
 
-async def _latencies(address: str, load: Sequence[Group], task: LoadTask, per_s: float) -> list[float]:
-    """Seconds of each request when groups arrive at random, ``per_s`` a second on average (a Poisson process)."""
-    client = RewardClient([address], None, READY_S)
-    seconds: list[float] = []
-
-    async def ask(group: Group) -> None:
-        started = time.perf_counter()
-        await client.score(ScoreRequest(items=tuple(group), scorers=SCORERS[task]))
-        seconds.append(time.perf_counter() - started)
-
-    random_, due = random.Random(0), time.perf_counter()
-    end = due + LATENCY_S
-    tasks: list[asyncio.Task[None]] = []
-    while due < end:
-        tasks.append(asyncio.create_task(ask(random_.choice(load))))
-        due += random_.expovariate(per_s)
-        await asyncio.sleep(max(0.0, due - time.perf_counter()))
-    await asyncio.gather(*tasks)
-    await client.close()
-    return seconds
-
-
-def latency(task: LoadTask, load: Sequence[Group], address: str) -> list[Row]:
+def latency(task: LoadTask, load: Sequence[Group], caller: Ours) -> list[Row]:
     """p50 and p99 of one group's request at 50 % and 90 % of the capacity for such requests."""
-    capacity = statistics.median(
-        _rate(lambda: asyncio.run(_score_ours(address, load, task, 1)), len(load)) for _ in range(3)
-    )
+    capacity = statistics.median(_rate(lambda: caller.score(load, task, 1), len(load)) for _ in range(5))
     rows = []
     for share in (0.5, 0.9):
-        seconds = sorted(asyncio.run(_latencies(address, load, task, share * capacity)))
+        seconds = sorted(caller.latencies(load, task, share * capacity))
         p50, p99 = (1e3 * seconds[int(q * (len(seconds) - 1))] for q in (0.5, 0.99))
         what = f"{task}, latency at {share:.0%} of {capacity:.0f} groups/s: p50 / p99"
         rows.append(Row(what=what, ours=p50, other=p99, unit="ms", ratio=p99 / p50, goal=None, spread=0.0))
@@ -260,11 +277,13 @@ def million(workers: int) -> Row:
     per_round = 20_000
     with our_service(workers, cache_mib=16) as (address, process):
         sizes: list[float] = []
+        caller = Ours(address)
         for number in range(MILLION // per_round):
             task: LoadTask = "report" if number % 10 == 0 else "grounding"
             load = groups(task, per_round // 8, seed=number)
-            asyncio.run(_score_ours(address, load, task, GROUPS_A_REQUEST))
+            caller.score(load, task, GROUPS_A_REQUEST)
             sizes.append(_memory_mib(process))
+        caller.close()
     warm = statistics.median(sizes[len(sizes) // 5 : len(sizes) // 5 + 5])
     end = statistics.median(sizes[-5:])
     what = "a million items: MiB at the end / after a fifth (goal: drift under 5 %)"
@@ -282,10 +301,13 @@ def main() -> None:
         paper_service() as paper_address,
         httpx.Client(base_url=paper_address, trust_env=False) as paper,
     ):
-        for task in tasks:
-            load = groups(task)
-            rows += throughput(task, load, address, paper, workers)
-            rows += latency(task, load, address)
+        caller = Ours(address)
+        loads = {task: groups(task) for task in tasks}
+        settle_memory()  # as a rollout worker does once it has started
+        for task, load in loads.items():
+            rows += throughput(task, load, caller, paper, workers)
+            rows += latency(task, load, caller)
+        caller.close()
     rows.append(million(workers))
     report("rewards", rows, out)
 

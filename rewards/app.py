@@ -7,7 +7,7 @@ Input: settings, a bearer token or None. Output: a FastAPI app that echoes and l
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -128,7 +128,7 @@ def _add_probes(app: FastAPI, service: RewardService) -> None:
 
 
 def _add_routes(
-    app: FastAPI, service: RewardService, settings: RewardServiceSettings, check_token: Callable[..., None]
+    app: FastAPI, service: RewardService, settings: RewardServiceSettings, check_token: Callable[..., Awaitable[None]]
 ) -> None:
     guarded = [Depends(check_token)]
 
@@ -222,7 +222,8 @@ def create_app(
         yield
         await service.close()
 
-    def check_token(credentials: _Credentials) -> None:
+    # Async though it never waits: FastAPI would send a plain function to a thread, a millisecond a request.
+    async def check_token(credentials: _Credentials) -> None:
         if tokens and not matches(credentials.credentials if credentials is not None else "", tokens):
             raise ProblemError(401, "unauthorized", "send the service's token as Authorization: Bearer")
 

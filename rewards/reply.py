@@ -21,9 +21,17 @@ def reply_json(ids: Sequence[str], parts: Sequence[Sequence[ItemJson]], versions
         parts: of each place that scored (worker pools, judges), one result an item.
         versions: scorer -> version.
     """
-    results = []
-    for index, item_id in enumerate(ids):
-        scores = b",".join(part[index].scores for part in parts if part[index].scores)
-        errors = b",".join(part[index].errors for part in parts if part[index].errors)
-        results.append(b'{"id":%b,"scores":{%b},"errors":{%b}}' % (to_json(item_id), scores, errors))
+    merged = parts[0] if len(parts) == 1 else [_merge(places) for places in zip(*parts, strict=True)]
+    results = [
+        b'{"id":%b,"scores":{%b},"errors":{%b}}' % (to_json(item_id), *result)
+        for item_id, result in zip(ids, merged, strict=True)
+    ]
     return b'{"results":[%b],"versions":%b}' % (b",".join(results), to_json(dict(versions)))
+
+
+def _merge(places: Sequence[ItemJson]) -> ItemJson:
+    """One item's results from every place that scored it."""
+    return ItemJson(
+        b",".join(place.scores for place in places if place.scores),
+        b",".join(place.errors for place in places if place.errors),
+    )

