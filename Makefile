@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready-$(DEVICE)
 PYTEST := $(BIN)/python -m pytest
 STARTED := $(shell date +%s)
-BENCHMARKS = $(filter-out harness,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
+BENCHMARKS = $(filter-out harness reward_load paper_service,$(basename $(notdir $(wildcard benchmarks/[a-z]*.py))))
 
 .PHONY: help setup demo test test-slow check format bench clean
 .DEFAULT_GOAL := help
