@@ -41,7 +41,8 @@ class Tally:
         for name, score in result.scores.items():
             self._values.setdefault(name, array("d")).append(score.value)
             self._clusters.setdefault(name, array("q")).append(cluster)
-            if name == _CORPUS_F1:
+            # Another version's service may count other things.
+            if name == _CORPUS_F1 and score.details.keys() >= {"predicted_mask", "reference_mask"}:
                 self._masks.extend(int(score.details[side]) for side in ("predicted_mask", "reference_mask"))
         for name, error in result.errors.items():
             self._errors.setdefault(name, Counter())[error.code] += 1

@@ -24,6 +24,7 @@ from ray.exceptions import RayActorError, RayError
 
 from orchestration.actors import log_to
 from orchestration.replica_metrics import AllReplicasMetrics
+from rewards.memory import settle_memory
 from rewards.scale import ScaleSettings
 from rewards.settings import RewardServiceSettings
 from rewards.wire import Readiness
@@ -114,6 +115,8 @@ class RewardReplica:
         while True:
             readiness, now = service.readiness(), time.monotonic()
             if readiness.ready:
+                if self._ready_at is None:
+                    settle_memory()
                 self._ready_at = now
                 return
             if self._ready_at is not None and now - self._ready_at < _UNREADY_S:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
 import secrets
 import signal
 import subprocess
@@ -88,7 +87,7 @@ class LocalRewardService:
         with open_private(self._log_path, "a") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec only; nothing is waited for here
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_live_and_die_with_parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                preexec_fn=_live_and_die_with_parent,
             )  # fmt: skip
         started = time.monotonic()
         while not address_file.exists():

@@ -44,6 +44,7 @@ class StopRequest:
             stop.cancel()
             if not task.done():
                 task.cancel()
+                await asyncio.wait({task})  # its own cleaning up comes before the caller's
 
     @contextmanager
     def on_signals(self) -> Iterator[StopRequest]:

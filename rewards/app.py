@@ -18,6 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import ValidationError
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from rewards.problem import ProblemError, bad_request, too_large
 from rewards.scorer import Scorer
@@ -37,6 +38,7 @@ from rewards.wire import (
 from schemas.base import Settings
 
 _VERSION = "1"  # of the wire format
+_BODY_S = 30.0  # seconds for a body to arrive
 _CLIENT_GONE = 499  # nginx's number for it
 _REF = "#/components/schemas/{model}"
 _bearer = HTTPBearer(auto_error=False, description="asked for where the service has a token")
@@ -48,15 +50,19 @@ def _documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The request's body. Raises ProblemError 413 as soon as it is known to be over ``limit`` bytes."""
+    """The request's body. Raises ProblemError 413 as soon as it is over ``limit`` bytes, 408 where it is slow."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise too_large("body", limit, "bytes")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise too_large("body", limit, "bytes")
+    try:
+        async with asyncio.timeout(_BODY_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise too_large("body", limit, "bytes")
+    except TimeoutError:
+        raise ProblemError(408, "slow_body", f"the body did not arrive within {_BODY_S:g} s") from None
     return bytes(body)
 
 
@@ -138,7 +144,7 @@ def _add_routes(
         tags=["scores"],
         dependencies=guarded,
         response_model=ScoreResponse,
-        responses=_documented(401, 413, 422, 429, 503),
+        responses=_documented(401, 408, 413, 422, 429, 503),
         # The body is read by hand: authorised first, bounded, parsed by pydantic without echoing what it refuses.
         openapi_extra={
             "requestBody": {
@@ -149,9 +155,14 @@ def _add_routes(
     )
     async def score(request: Request) -> Response:
         service.check_ready()
-        body = await read_body(request, settings.max_body_bytes)
         try:
-            parsed = ScoreRequest.model_validate_json(body)
+            body = await read_body(request, settings.max_body_bytes)
+        except ClientDisconnect:
+            service.metrics.count_reply(_CLIENT_GONE)
+            return Response(status_code=_CLIENT_GONE)
+        try:
+            # Strict: "yes" for a boolean or "5" for a number is a slip, and would become a score.
+            parsed = ScoreRequest.model_validate_json(body, strict=True)
         except ValidationError as error:
             # "from None": the chain would carry the request into a log.
             raise bad_request(field_problems(error)) from None

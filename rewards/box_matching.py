@@ -215,8 +215,3 @@ def match_sides(sides: Sides) -> Match:
         reference=len(sides.reference),
         duplicates=sides.duplicates,
     )
-
-
-def match_boxes(parsed: ParsedBoxes, reference: Sequence[Box], max_boxes: int) -> Match:
-    """Matches an answer with its reference: ``guard``, then the optimal pairs."""
-    return match_sides(guard(parsed, reference, max_boxes))

@@ -235,7 +235,11 @@ NOT_A_NEGATION = (
     r"no (?:\w+ ){0,2}?(?:change|changes|increase|decrease|improvement|worsening|progression|enlargement|"
     r"difference)\b(?: (?:in|of))?",
     r"without (?:\w+ ){0,2}?(?:change|increase|decrease|improvement|worsening|progression)\b(?: (?:in|of))?",
-    r"no (?:longer|doubt)",
+    r"no doubt",
+    # "The effusion is no longer seen" is a denial of what stands before it; "there is no longer an effusion" is one.
+    r"(?<!there )(?:is|are|was|were) no longer",
+    r"no longer(?: \w+)? (?:seen|identified|present|evident|demonstrated|detected|visuali[sz]ed|appreciated|noted|"
+    r"apparent|observed|visible)(?= ?(?:,|and\b))",
     r"not only",
     r"(?:near|partial|incomplete|near-complete) (?:\w+ )?resolution of",
 )
@@ -262,9 +266,11 @@ DOUBT_BEFORE = (
     r"(?:rule out|r/o)",
     r"(?:differential|favou?r(?:s|ed|ing)?|consider(?:ation)?|versus|vs)",
 )
+_DOUBTFUL = r"(?:possible|probable|suspected|questioned|questionable|equivocal|unlikely|likely|considered|borderline)"
 DOUBT_AFTER = (
-    r"(?:is|are|was|were|remains?) (?:possible|probable|suspected|questioned|questionable|equivocal|unlikely|likely"
-    r"|considered|borderline)",
+    rf"(?:is|are|was|were|remains?) {_DOUBTFUL}",
+    # Without a verb only where the clause ends: in "opacity likely atelectasis" the opacity is not doubted.
+    rf"{_DOUBTFUL}(?= ?(?:[.!?:)]|$)| (?:given|in|at|on|based|because)\b)",
     r"(?:may|might|could) (?:be|have)(?: \w+)? present",
     r"(?:versus|vs)",
 )

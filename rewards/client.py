@@ -40,6 +40,7 @@ _LONGEST_WAIT_S = 2.0  # between two attempts: an outage's end is noticed this s
 _JITTER_S = 0.5  # spreads the groups that wait for the same service
 _LONGEST_RETRY_AFTER_S = 30.0
 _READY_POLL_S = 0.1
+_SERVICE_SHARE = 0.9  # of an attempt's time, for the service to answer in
 _AVOID_S = 5.0  # an address that could not be reached is left out this long
 
 _REFUSALS = {401: "unauthorized", 403: "unauthorized", 413: "too_large"}
@@ -156,6 +157,8 @@ class RewardClient:
         self._next_address = itertools.cycle(self._addresses)
         self._unreachable_until: dict[str, float] = {}
         self._deadline_s = deadline_s
+        # Half the deadline, so that a hung service leaves time to ask again, or another one.
+        self._attempt_s = deadline_s / 2
         self._on_retry = on_retry
         self._last_failure: _TransientError | None = None
         slots = _SLOTS * len(addresses)
@@ -163,8 +166,7 @@ class RewardClient:
         self._http = httpx.AsyncClient(
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
             limits=httpx.Limits(max_connections=slots, max_keepalive_connections=slots),
-            # An attempt gets half the deadline, so that a hung service leaves time to ask again, or another one.
-            timeout=httpx.Timeout(deadline_s / 2, connect=min(_CONNECT_S, deadline_s / 2), pool=deadline_s),
+            timeout=httpx.Timeout(self._attempt_s, connect=min(_CONNECT_S, self._attempt_s), pool=deadline_s),
             # A proxy of the environment is for the way out; the services are inside, most often on loopback.
             trust_env=False,
         )
@@ -247,7 +249,7 @@ class RewardClient:
                 return f"HTTP {response.status_code}"
             # /readyz asks for no token; a wrong one must show now, not at the first group.
             allowed = await self._http.get(f"{address}/v1/scorers")
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             return type(error).__name__
         if allowed.status_code in _REFUSALS:
             raise _refusal(allowed)
@@ -266,6 +268,9 @@ class RewardClient:
 
     async def _post(self, request: ScoreRequest) -> ScoreResponse:
         """Asks until there is an answer, or until nobody waits for it any more."""
+        if request.deadline_s is None:
+            # The service answers a little before we hang up: a hung item then costs itself, not the request.
+            request = request.model_copy(update={"deadline_s": _SERVICE_SHARE * self._attempt_s})
         content = request.model_dump_json(exclude_defaults=True).encode()
         started = time.monotonic()
         async for attempt in stamina.retry_context(
@@ -305,7 +310,7 @@ class RewardClient:
             )
         except (httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout):
             raise _TransientError("slow", address) from None
-        except httpx.TransportError:
+        except httpx.RequestError:
             self._unreachable_until[address] = time.monotonic() + _AVOID_S
             raise _TransientError("unreachable", address) from None
         if response.status_code == 429:
@@ -318,9 +323,17 @@ class RewardClient:
         if response.status_code != 200:
             raise _refusal(response)
         try:
-            return ScoreResponse.model_validate_json(response.content)
+            parsed = ScoreResponse.model_validate_json(response.content, strict=True)
         except ValidationError as error:
             raise RewardError("bad_reply", f"{address}: {error.error_count()} fields do not fit the contract") from None
+        if all(_is_late(result) for result in parsed.results):
+            raise _TransientError("slow", address)
+        return parsed
+
+
+def _is_late(result: ItemResult) -> bool:
+    """Whether the service's deadline passed before it scored anything of an item."""
+    return not result.scores and bool(result.errors) and all(e.code == "deadline" for e in result.errors.values())
 
 
 def _refusal(response: httpx.Response) -> RewardError:

@@ -1,7 +1,7 @@
 """JudgePanel: the judges of a service, asked from its event loop.
 
 Role: the judges' counterpart of a worker pool: they only wait for an endpoint, so they need no process.
-Input: a Slice. Output: one ItemJson an item; a cancelled request cancels its judgements.
+Input: a Slice. Output: an Answer that fills; one that is given up cancels its judgements.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from rewards.answer import Answer
+from rewards.judging import close_judges
 from rewards.metrics import ServiceMetrics
 from rewards.resources import Resources
 from rewards.scorer import ScoreItem, Scorer
 from rewards.scoring import Cost, Outcome, Slice, failure, refusal
 from rewards.wire import ScorerState
 from rewards.worker import item_json, load_scorer
-from rewards.worker_messages import ItemJson
 from schemas.base import Settings
 from schemas.group import Score, ScoreError
 
@@ -31,23 +32,41 @@ class JudgePanel:
         self._resources = resources
         self.names = frozenset(judges)
         self.items = 0  # waiting or being judged
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def load(self) -> dict[str, ScorerState]:
         """Each judge's state: a judge without an endpoint is not ready."""
         return {name: load_scorer(judge, self._resources) for name, judge in self._judges.items()}
 
-    async def score(self, part: Slice, metrics: ServiceMetrics) -> list[ItemJson]:
-        """One result an item. The judges bound their own requests in flight."""
+    def submit(self, part: Slice, metrics: ServiceMetrics) -> Answer:
+        """Asks the judges about a slice; they bound their own requests in flight. Given up, the rest is not asked."""
+        answer = Answer(len(part.items))
+        task = asyncio.create_task(self._score(answer, part, metrics))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        answer.done.add_done_callback(lambda _: task.cancel())
+        return answer
+
+    async def close(self) -> None:
+        """Ends what is under way."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await close_judges()
+
+    async def _score(self, answer: Answer, part: Slice, metrics: ServiceMetrics) -> None:
+        async def ask(index: int) -> None:
+            outcome = await self._score_item(part.items[index], part.names[index], part.params, metrics)
+            answer.put(index, item_json(outcome))
+
         self.items += len(part.items)
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(self._score_item(item, names, part.params, metrics))
-                    for item, names in zip(part.items, part.names, strict=True)
-                ]
+                for index in range(len(part.items)):
+                    group.create_task(ask(index))
         finally:
             self.items -= len(part.items)
-        return [item_json(task.result()) for task in tasks]
 
     async def _score_item(
         self, item: ScoreItem, names: tuple[str, ...], params: Mapping[str, Settings], metrics: ServiceMetrics

@@ -108,6 +108,7 @@ class Judge:
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._structured = True  # until the endpoint shows that it can't
         self._failing_since: float | None = None
+        self._failed_at = 0.0
         self._http = httpx.AsyncClient(
             headers={} if token is None else {"Authorization": f"Bearer {token}"},
             limits=httpx.Limits(max_connections=settings.concurrency, max_keepalive_connections=settings.concurrency),
@@ -164,8 +165,10 @@ class Judge:
         Else an endpoint that is down would cost a request of 1,000 items a deadline for every ``concurrency`` of them.
         """
         now = time.monotonic()
-        if self._failing_since is None:
+        # What failed before a quiet time says nothing about now.
+        if self._failing_since is None or now - self._failed_at > self._settings.deadline_s:
             self._failing_since = now
+        self._failed_at = now
         return now - self._failing_since > self._settings.deadline_s
 
     async def _ask_once(self, judgement: Judgement) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,19 +21,35 @@ from rewards.wire import FieldProblem, ScoreRequest, field_problems
 from schemas.base import Settings
 from schemas.prompt import Task
 
+_MOST_FIELDS = 20  # wrong names that one reply tells of
+
 
 @dataclass(frozen=True)
 class Plan:
-    """One request's items, the scorers that each gets, and the parameters of every scorer that is used."""
+    """One request's items, the scorers that each gets, and the parameters of every scorer that is used.
+
+    Attributes:
+        too_long: indexes of items whose completion is over the limit. They get errors: the policy wrote that, and its
+            group's other completions must not be lost for it.
+    """
 
     items: list[ScoreItem]
     names: list[tuple[str, ...]]  # per item
     params: dict[str, Settings]
+    too_long: frozenset[int] = frozenset()
 
     @property
     def used(self) -> list[str]:
         """Every scorer that some item gets, sorted."""
         return sorted({name for names in set(self.names) for name in names})
+
+    def split(self) -> tuple[Plan, Slice | None]:
+        """What can be scored, and the part that is too long; every item in its place in both."""
+        if not self.too_long:
+            return self, None
+        names = [() if index in self.too_long else asked for index, asked in enumerate(self.names)]
+        refused = [asked if index in self.too_long else () for index, asked in enumerate(self.names)]
+        return replace(self, names=names, too_long=frozenset()), Slice(self.items, refused, self.params)
 
     def slice_of(self, names: Set[str]) -> Slice | None:
         """The request as far as these scorers go, every item in its place; None where they are not asked."""
@@ -45,14 +61,12 @@ class Plan:
 
 
 def check_sizes(request: ScoreRequest, settings: RewardServiceSettings) -> None:
-    """Raises ProblemError 413 for too many items, too long a text, or too many reference boxes."""
+    """Raises ProblemError 413 for too many items, too long a question or reference, or too many reference boxes."""
     if len(request.items) > settings.max_items:
         raise too_large("items", settings.max_items, "items", len(request.items))
     longest, most_boxes = settings.max_text_chars, settings.max_reference_boxes
     for index, item in enumerate(request.items):
         reference = item.reference
-        if len(item.completion) > longest:
-            raise too_large(f"items[{index}].completion", longest, "characters", len(item.completion))
         if item.question is not None and len(item.question) > longest:
             raise too_large(f"items[{index}].question", longest, "characters", len(item.question))
         if reference.report is not None and len(reference.report) > longest:
@@ -84,10 +98,15 @@ def make_plan(request: ScoreRequest, scorers: Mapping[str, Scorer[Any]], setting
         asked = tuple(dict.fromkeys(request.scorers))
         unknown = [index for index, name in enumerate(request.scorers) if name not in scorers]
         if unknown:
-            raise bad_request([_unknown(f"scorers[{i}]", request.scorers[i], scorers) for i in unknown])
+            raise bad_request([_unknown(f"scorers[{i}]", request.scorers[i], scorers) for i in unknown[:_MOST_FIELDS]])
         names = [asked] * len(request.items)
     used = {name for item_names in set(names) for name in item_names}
-    return Plan(request.score_items(), names, _params(request, used, scorers, settings))
+    items = request.score_items()
+    if settings.answer_chars is not None:
+        items = [item._replace(answer=item.answer[: settings.answer_chars]) for item in items]
+    longest = settings.max_text_chars
+    too_long = frozenset(index for index, item in enumerate(items) if len(item.completion) > longest)
+    return Plan(items, names, _params(request, used, scorers, settings), too_long)
 
 
 def _params(
@@ -95,7 +114,7 @@ def _params(
 ) -> dict[str, Settings]:
     """Each scorer's parameters: its defaults, then the service's settings, then the request."""
     given = request.params
-    wrong = [_unknown("params", name, scorers) for name in given if name not in scorers]
+    wrong = [_unknown("params", name, scorers) for name in given if name not in scorers][:_MOST_FIELDS]
     params: dict[str, Settings] = {}
     for name in used | (given.keys() & scorers.keys()):
         values = {**settings.params.get(name, {}), **given.get(name, {})}

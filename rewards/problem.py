@@ -15,7 +15,7 @@ class ProblemError(Exception):
     """An HTTP status other than 200, with its body.
 
     Args:
-        status: 401, 413, 422, 429 or 503.
+        status: 401, 408, 413, 422, 429 or 503.
         retry_after_s: seconds, sent as Retry-After (429 and 503).
     """
 

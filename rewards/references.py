@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from cachetools import LRUCache
 
 K = TypeVar("K", bound=Hashable)
@@ -21,17 +21,19 @@ _ENTRY_OVERHEAD = 200  # bytes of the cache's own bookkeeping for one entry
 
 
 def size_of(value: object) -> int:
-    """Bytes that a feature holds, roughly: arrays, tensors and containers of them."""
-    if isinstance(value, np.ndarray):
-        return int(value.nbytes) + 100
+    """Bytes that a feature holds, roughly: arrays, tensors, dataclasses and containers of them."""
+    if isinstance(nbytes := getattr(value, "nbytes", None), int):
+        return nbytes + 100
+    if is_dataclass(value) and not isinstance(value, type):
+        return sys.getsizeof(value) + sum(size_of(getattr(value, field.name)) for field in fields(value))
     if isinstance(value, (str, bytes)):
         return sys.getsizeof(value)
     if isinstance(value, Mapping):
         return sys.getsizeof(value) + sum(size_of(k) + size_of(v) for k, v in value.items())
     if isinstance(value, Collection):
         return sys.getsizeof(value) + sum(size_of(part) for part in value)
-    fields = getattr(value, "__dict__", None)
-    return sys.getsizeof(value) + (size_of(fields) if fields else 0)
+    attributes = getattr(value, "__dict__", None)
+    return sys.getsizeof(value) + (size_of(attributes) if attributes else 0)
 
 
 class ReferenceCache:

@@ -21,7 +21,7 @@ def reply_json(ids: Sequence[str], parts: Sequence[Sequence[ItemJson]], versions
         parts: of each place that scored (worker pools, judges), one result an item.
         versions: scorer -> version.
     """
-    merged = parts[0] if len(parts) == 1 else [_merge(places) for places in zip(*parts, strict=True)]
+    merged = parts[0] if len(parts) == 1 else [_merge([part[index] for part in parts]) for index in range(len(ids))]
     results = [
         b'{"id":%b,"scores":{%b},"errors":{%b}}' % (to_json(item_id), *result)
         for item_id, result in zip(ids, merged, strict=True)

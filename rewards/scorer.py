@@ -40,7 +40,9 @@ class ScoreItem(NamedTuple):
     finish_reason: FinishReason | None = None
 
     def lacks(self, need: Need) -> bool:
-        """Whether the item does not carry what a scorer needs."""
+        """Whether the item does not carry what a scorer needs. A blank reference report counts as none."""
+        if need == "reference.report":
+            return not (self.reference.report or "").strip()
         owner = self.reference if need.startswith("reference.") else self
         return getattr(owner, need.removeprefix("reference.")) is None
 

@@ -84,6 +84,8 @@ def _run(scorer: Scorer[Settings], items: Sequence[ScoreItem], params: Settings)
         results = scorer.score(items, params)
         if len(results) != len(items):
             raise ValueError(f"{len(results)} results for {len(items)} items")
+        if not all(isinstance(result, (Score, ScoreError)) for result in results):
+            raise TypeError("a result that is neither a Score nor a ScoreError")
         return results
     except Exception as error:  # noqa: BLE001 - the border: any bug of any scorer is an error entry, never a number
         if len(items) > 1:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from rewards.answer import Answer
 from rewards.judge_panel import JudgePanel
-from rewards.judging import close_judges
 from rewards.metrics import ServiceMetrics
 from rewards.plan import Plan, check_sizes, make_plan
 from rewards.problem import ProblemError
@@ -54,22 +54,20 @@ class RewardService:
         self._pools: list[tuple[frozenset[str], WorkerPool]] = []
         self._judges = JudgePanel({n: s for n, s in self.scorers.items() if s.tier == "judge"}, settings.resources)
         self.metrics.pending_items.set_function(lambda: self.pending_items)
-        self._done_items = 0
-        self._started_at = time.monotonic()
 
     def start(self) -> None:
         """Begins to load the scorers; the service answers ``/healthz`` at once."""
         self._add_pool("embedded", worker_count(self._settings), threads=1)
-        self._add_pool("clinical", 1, threads=None)
+        self._add_pool("clinical", 1, threads=len(os.sched_getaffinity(0)))
         self._set_states(self._judges.load())
         for _, pool in self._pools:
             pool.start()
 
     async def close(self) -> None:
         """Ends the workers. Requests in flight should be done by then (the server drains first)."""
-        await asyncio.gather(*(pool.close() for _, pool in self._pools), close_judges())
+        await asyncio.gather(*(pool.close() for _, pool in self._pools), self._judges.close())
 
-    def _add_pool(self, tier: Tier, workers: int, threads: int | None) -> None:
+    def _add_pool(self, tier: Tier, workers: int, threads: int) -> None:
         settings = self._settings
         names = tuple(name for name, scorer in self.scorers.items() if scorer.tier == tier)
         if not names:
@@ -84,7 +82,7 @@ class RewardService:
             batch_items=settings.batch_items,
             batch_wait_s=settings.batch_wait_s,
             batch_deadline_s=settings.batch_deadline_s,
-            on_started=self._set_states,
+            on_states=self._set_states,
         )
         self._pools.append((frozenset(names), pool))
 
@@ -128,54 +126,63 @@ class RewardService:
         self.check_ready()
         check_sizes(request, self._settings)
         plan = make_plan(request, self.scorers, self._settings)
-        self._check_room(len(plan.items))
+        self._check_room(plan)
         longest = self._settings.request_deadline_s
         with self.metrics.request_seconds.time():
             parts = await self._score_parts(plan, min(request.deadline_s or longest, longest))
-        self._done_items += len(plan.items)
         versions = {name: self.scorers[name].version for name in plan.used}
         return reply_json([item.id for item in request.items], parts, versions)
 
-    def _check_room(self, count: int) -> None:
+    def _check_room(self, plan: Plan) -> None:
         pending = self.pending_items
+        places = sum(1 for names in (*(n for n, _ in self._pools), self._judges.names) if names & set(plan.used))
         # A request that alone is larger than the queue is taken when nothing waits: else it could never be.
-        if pending and pending + count > self._settings.max_pending_items:
-            per_s = self._done_items / max(time.monotonic() - self._started_at, 1e-3)
-            retry_after_s = min(max(round(pending / per_s) if per_s else _RETRY_AFTER_S, 1), _LONGEST_RETRY_AFTER_S)
+        if pending and pending + len(plan.items) * places > self._settings.max_pending_items:
+            drain_s = max((pool.drain_s for _, pool in self._pools), default=0.0)
+            retry_after_s = min(max(round(drain_s), _RETRY_AFTER_S), _LONGEST_RETRY_AFTER_S)
             raise ProblemError(429, "full", f"{pending} items are waiting", retry_after_s=retry_after_s)
 
     async def _score_parts(self, plan: Plan, deadline_s: float) -> list[Sequence[ItemJson]]:
         """The results of each place that scores, each with one entry an item."""
-        waits: dict[asyncio.Future[list[ItemJson]], Slice] = {}
+        plan, too_long = plan.split()
         ready = frozenset(name for name, state in self.states.items() if state.state == "ready")
-        for names, pool in self._pools:
-            part = plan.slice_of(names & ready)
-            if part is not None:
-                waits[pool.submit(part)] = part
-        part = plan.slice_of(self._judges.names & ready)
-        if part is not None:
-            waits[asyncio.ensure_future(self._judges.score(part, self.metrics))] = part
         parts: list[Sequence[ItemJson]] = []
+        if too_long is not None:
+            rule = f"the completion is over {self._settings.max_text_chars} characters"
+            parts.append(self._failed(too_long, lambda _: ScoreError(code="too_long", message=rule)))
         unready = plan.slice_of(frozenset(plan.used) - ready)
         if unready is not None:
             parts.append(self._failed(unready, self._not_ready))
+        answers: list[tuple[Slice, Answer]] = []
+        for names, pool in self._pools:
+            part = plan.slice_of(names & ready)
+            if part is not None:
+                answers.append((part, pool.submit(part)))
+        part = plan.slice_of(self._judges.names & ready)
+        if part is not None:
+            answers.append((part, self._judges.submit(part, self.metrics)))
+        late = ScoreError(code="deadline", message=f"not scored within {deadline_s:g} s")
         try:
-            if waits:
-                await asyncio.wait(waits, timeout=deadline_s)
-            late = ScoreError(code="deadline", message=f"not scored within {deadline_s:g} s")
-            for future, part in waits.items():
-                parts.append(future.result() if future.done() else self._failed(part, lambda _: late))
+            if answers:
+                await asyncio.wait([answer.done for _, answer in answers], timeout=deadline_s)
+            for part, answer in answers:
+                parts.append(answer.results(partial(self._late, part, late)))
         finally:
-            for future in waits:
-                future.cancel()
+            for _, answer in answers:
+                answer.give_up()
         return parts
+
+    def _late(self, part: Slice, error: ScoreError, index: int) -> ItemJson:
+        return self._error(part.names[index], lambda _: error)
 
     def _not_ready(self, name: str) -> ScoreError:
         state = self.states[name]
         return ScoreError(code="not_ready", message=state.remedy or "the scorer is loading")
 
     def _failed(self, part: Slice, error_of: Callable[[str], ScoreError]) -> list[ItemJson]:
-        errors = {name: error_of(name) for names in part.names for name in names}
-        for names in part.names:
-            self.metrics.count_failures({(name, errors[name].code): 1 for name in names})
-        return [item_json(Outcome(errors={name: errors[name] for name in names})) for names in part.names]
+        return [self._error(names, error_of) for names in part.names]
+
+    def _error(self, names: Sequence[str], error_of: Callable[[str], ScoreError]) -> ItemJson:
+        errors = {name: error_of(name) for name in names}
+        self.metrics.count_failures({(name, error.code): 1 for name, error in errors.items()})
+        return item_json(Outcome(errors=errors))

@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rewards.resources import JudgeSettings, ModelSettings, Resources
 from rewards.scale import ScaleSettings
@@ -80,7 +81,12 @@ class RewardServiceSettings(Settings):
     )
     max_items: int = Field(default=1024, gt=0, description="items of a request; more is answered 413")
     max_text_chars: int = Field(
-        default=50_000, gt=0, description="characters of one text; more is answered 413; far above any answer's length"
+        default=50_000,
+        gt=0,
+        description="characters of one text; a longer completion is an error of its item, another text is answered 413",
+    )
+    answer_chars: int | None = Field(
+        default=None, gt=0, description="characters of an answer that are scored; the paper cuts at 2048; empty: all"
     )
     max_reference_boxes: int = Field(default=500, gt=0, description="reference boxes of an item; more is answered 413")
     max_pending_items: int = Field(
@@ -103,6 +109,19 @@ class RewardServiceSettings(Settings):
         if self.addresses and self.scale.replicas:
             raise ValueError("scale.replicas: must be 0 where addresses name services that run already")
         return self
+
+    @field_validator("addresses")
+    @classmethod
+    def _addresses_are_urls(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
+        for address in addresses:
+            try:
+                url = urlsplit(address)
+                fine = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+            except ValueError:  # a port that is no number, a bracket that is not closed
+                fine = False
+            if not fine:
+                raise ValueError("must be base URLs such as http://rewards:8008")
+        return addresses
 
     @model_validator(mode="after")
     def _weights_make_sense(self) -> RewardServiceSettings:

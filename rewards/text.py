@@ -12,8 +12,9 @@ THINK_START = "<think>"
 THINK_END = "</think>"
 
 # A line that goes on in lower case is a wrapped line; one that starts otherwise is a new sentence. A full stop inside
-# a number ("1.5 cm") has no space after it.
-_SENTENCE_END = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|\s*\n\s*\n\s*|\s*\n(?=[ \t]*[^\sa-z])")
+# a number ("1.5 cm") has no space after it. No branch may start with a run of white space: it would be tried anew from
+# each character of a run that does not end a sentence. What a branch leaves of a run is stripped from the sentence.
+_SENTENCE_END = re.compile(r"(?<=[.!?;])[\"')\]]*\s+|\n\s*\n|\n(?=[ \t]*[^\sa-z])")
 
 
 def answer_of(completion: str, thinking: bool) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
 
 from rewards.scorer import Direction, ScoreItem, Tier
 from rewards.text import answer_of
@@ -17,8 +17,10 @@ from schemas.prompt import Box, BoxFormat, Reference, Task
 
 _LONGEST_KEY = 40  # characters of a caller's own key that an error may repeat
 JSON_DEPTH = 200  # pydantic's JSON parser stops there by itself
+_MOST_NAMES = 100  # scorers of one request
 _MOST_FIELDS = 20  # wrong fields that one reply names
 
+ShortText = Annotated[str, Field(max_length=500)]
 ParamValue = float | bool | Annotated[str, Field(max_length=100)]
 Coordinate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -32,7 +34,7 @@ class ReferenceBox(_Wire):
     """A reference box, 0-1 relative to the picture."""
 
     box: tuple[Coordinate, Coordinate, Coordinate, Coordinate] = Field(description="[x1, y1, x2, y2], x1 < x2, y1 < y2")
-    label: str | None = None
+    label: ShortText | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> ReferenceBox:
@@ -47,7 +49,7 @@ class ItemReference(_Wire):
 
     boxes: tuple[ReferenceBox, ...] | None = None
     report: str | None = None
-    labels: tuple[str, ...] | None = None
+    labels: Annotated[tuple[ShortText, ...], Field(max_length=500)] | None = None
 
     @property
     def key(self) -> tuple[object, ...]:
@@ -70,7 +72,7 @@ class ItemReference(_Wire):
 class Item(_Wire):
     """One completion to score."""
 
-    id: str = Field(description="comes back with the scores")
+    id: str = Field(max_length=500, description="comes back with the scores")
     task: Task
     completion: str = Field(description="everything that the policy wrote; what follows the last </think> is scored")
     box_format: BoxFormat | None = None
@@ -105,11 +107,16 @@ def _not_empty(items: tuple[Item, ...]) -> tuple[Item, ...]:
 class ScoreRequest(_Wire):
     """Items to score, by which scorers, with which parameters."""
 
-    items: Annotated[tuple[Item, ...], AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
+    # FailFast: a body of a million wrong items must not become a million problems.
+    items: Annotated[tuple[Item, ...], FailFast(), AfterValidator(_not_empty), Field(json_schema_extra={"minItems": 1})]
     scorers: tuple[str, ...] | None = Field(
-        default=None, description="names from /v1/scorers; left out: the service's own for each item's task"
+        default=None,
+        max_length=_MOST_NAMES,
+        description="names from /v1/scorers; left out: the service's own for each item's task",
     )
-    params: dict[str, dict[str, ParamValue]] = Field(default_factory=dict, description="scorer -> parameter -> value")
+    params: dict[str, dict[str, ParamValue]] = Field(
+        default_factory=dict, max_length=_MOST_NAMES, description="scorer -> parameter -> value"
+    )
     deadline_s: float | None = Field(
         default=None,
         gt=0.0,

@@ -1,7 +1,7 @@
 """WorkerProcess: one child process that scores batches.
 
-Role: starts ``rewards.worker``, speaks with it over a private socket pair, and notices its death at once (the socket
-closes). Input: a Start, then lists of Slices. Output: its scorers' states, then BatchReplies, or a WorkerDiedError.
+Role: starts ``rewards.worker``, speaks with it over a private socket pair, and notices its death: the socket closes.
+Input: a Start, then lists of Slices. Output: its scorers' states, then BatchReplies, or a WorkerDiedError.
 """
 
 from __future__ import annotations
@@ -27,6 +27,25 @@ class WorkerDiedError(Exception):
     """The process ended, by a crash, a kill or its own exit."""
 
 
+def _spawn(threads: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """A worker and our end of its socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "rewards.worker", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                # Ctrl-C in a terminal goes to a process group: a drain still needs its workers.
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            )
+        except OSError:
+            ours.close()
+            raise
+    return ours, process
+
+
 class WorkerProcess:
     """A running worker. Made by ``start``; for one batch at a time."""
 
@@ -42,26 +61,19 @@ class WorkerProcess:
         self.states: dict[str, ScorerState] = {}
 
     @classmethod
-    async def start(cls, message: Start, threads: int | None) -> WorkerProcess:
+    async def start(cls, message: Start, threads: int) -> WorkerProcess:
         """A worker whose scorers are loaded.
 
         Args:
-            threads: of numeric libraries in the worker; None leaves it to them.
+            threads: of numeric libraries in the worker.
 
         Raises:
-            WorkerDiedError: it ended while loading.
+            WorkerDiedError: it could not be made, or ended while loading.
         """
-        ours, theirs = socket.socketpair()
-        environment = dict(os.environ) if threads is None else {**os.environ, "OMP_NUM_THREADS": str(threads)}
-        with theirs:
-            process = subprocess.Popen(  # noqa: ASYNC220 - fork and exec only; nothing is waited for here
-                [sys.executable, "-m", "rewards.worker", str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                # Ctrl-C in a terminal goes to a process group: a drain still needs its workers.
-                start_new_session=True,
-                env=environment,
-            )
+        try:
+            ours, process = _spawn(threads)
+        except OSError as error:  # no process or descriptor to be had
+            raise WorkerDiedError(f"a scorer process could not be made: {error.strerror}") from error
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         worker = cls(process, reader, writer)
         try:
@@ -70,6 +82,10 @@ class WorkerProcess:
             worker.kill()
             raise
         return worker
+
+    def gone(self) -> bool:
+        """Whether the process has closed its side: it ended, or is about to."""
+        return self._reader.at_eof()
 
     @property
     def pid(self) -> int:

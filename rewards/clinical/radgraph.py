@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     from rewards.clinical.radgraph_model import RadGraphModel
 
 # Characters of a text. Relations are looked for between all pairs of a text's entities: this is far beyond any report,
-# and more would cost a service minutes.
-_LONGEST = 30_000
+# and more would cost a service minutes and gigabytes.
+_LONGEST = 10_000
+# Wordpieces of a batch: what is held for each (its vector, its word's spans) is 100 MB or so then, whatever the texts.
+_BATCH_PIECES = 16_384
 
 Indexes = NDArray[np.int64]
 Word = list[int]  # a word's wordpieces
@@ -67,7 +69,10 @@ class _Found(NamedTuple):
 
 
 class RadGraph:
-    """RadGraph-XL on one device: ``batch_size`` reports at a time, each as a whole, those of like length together."""
+    """RadGraph-XL on one device: ``batch_size`` reports at a time, each as a whole, those of like length together.
+
+    Fewer where they are long: a batch has at most 16,384 wordpieces, or is one report.
+    """
 
     def __init__(self, model: RadGraphModel, tokenizer: Any, archive: Archive, batch_size: int) -> None:
         self._model, self._tokenizer, self._archive, self._batch_size = model, tokenizer, archive, batch_size
@@ -76,11 +81,12 @@ class RadGraph:
         """One graph a text, in order; each distinct text is annotated once. A text without a word has an empty graph.
 
         Time and memory are linear in a text's length, but for the relations: they are scored for all pairs of its
-        entities, as the model was trained.
+        entities, as the model was trained. Memory does not grow with the number of texts.
         """
         words = {text: words_of(text) for text in dict.fromkeys(texts)}
         written = [text for text in words if words[text]]
-        found = by_length(self._pieces([words[text] for text in written]), self._batch_size, self._annotate)
+        pieces = self._pieces([words[text] for text in written])
+        found = by_length(pieces, self._batch_size, self._annotate, _size, _BATCH_PIECES)
         graphs = {text: self._graph(words[text], part) for text, part in zip(written, found, strict=True)}
         return [graphs.get(text, Graph()) for text in texts]
 
@@ -161,6 +167,11 @@ class RadGraph:
         )
         related_P = kinds_P >= 0
         return sources_P[related_P], targets_P[related_P], kinds_P[related_P]
+
+
+def _size(report: Sequence[Word]) -> int:
+    """A report's wordpieces; a word without one (control characters) counts too, for it has spans."""
+    return sum(len(word) or 1 for word in report)
 
 
 def spans_of(lengths_R: Indexes, max_width: int) -> tuple[Indexes, Indexes]:

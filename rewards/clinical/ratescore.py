@@ -52,11 +52,20 @@ class Entities(NamedTuple):
         kinds: [entities], indices into KINDS.
         vectors: [entities, hidden], of length 1.
         repeated: entities that an earlier one of the text equals in words and kind.
+        truncated: entities whose words beyond 30 tokens are not in their vectors.
     """
 
     kinds: NDArray[np.int64]
     vectors: NDArray[np.float32]
     repeated: int
+    truncated: int
+
+
+class Embedding(NamedTuple):
+    """An entity's vector, [hidden] of length 1, and how many tokens at its end are not in it."""
+
+    vector: NDArray[np.float32]
+    surplus: int
 
 
 def spans(labels: Sequence[str]) -> list[tuple[int, int, str]]:
@@ -156,10 +165,11 @@ class EntityEncoder:
         self._batch_size = batch_size
         self._pad_id = int(network.config.pad_token_id)
 
-    def encode(self, words: Sequence[str]) -> list[NDArray[np.float32]]:
-        """One vector of length 1 for each entity's words: the last hidden state of the start token."""
+    def encode(self, words: Sequence[str]) -> list[Embedding]:
+        """One for each entity's words; the vector is the last hidden state of the start token."""
         tokens = tokenise(self._tokenizer, words, EMBEDDING_TOKENS)
-        return by_length([entry.ids for entry in tokens], self._batch_size, self._forward)
+        vectors = by_length([entry.ids for entry in tokens], self._batch_size, self._forward)
+        return [Embedding(vector, entry.surplus) for vector, entry in zip(vectors, tokens, strict=True)]
 
     def _forward(self, batch: list[list[int]]) -> list[NDArray[np.float32]]:
         import torch
@@ -175,8 +185,8 @@ def entities(texts: Sequence[str]) -> list[Entities]:
     """What each text names, by the loaded models."""
     found = in_use(NER, EntityRecogniser).find(texts)
     words = list(dict.fromkeys(entity.words for entity in chain.from_iterable(found)))
-    vectors = dict(zip(words, in_use(EMBEDDING, EntityEncoder).encode(words), strict=True))
-    return [_gathered(named, vectors) for named in found]
+    embeddings = dict(zip(words, in_use(EMBEDDING, EntityEncoder).encode(words), strict=True))
+    return [_gathered(named, embeddings) for named in found]
 
 
 def reference_entities(texts: Sequence[str]) -> list[Entities]:
@@ -184,10 +194,14 @@ def reference_entities(texts: Sequence[str]) -> list[Entities]:
     return REFERENCES.get_many("ratescore_entities", texts, entities)
 
 
-def _gathered(named: Sequence[Entity], vectors: dict[str, NDArray[np.float32]]) -> Entities:
-    kinds = np.array([entity.kind for entity in named], dtype=np.int64)
-    rows = np.stack([vectors[entity.words] for entity in named]) if named else np.zeros((0, 1), np.float32)
-    return Entities(kinds, rows, len(named) - len(set(named)))
+def _gathered(named: Sequence[Entity], embeddings: dict[str, Embedding]) -> Entities:
+    embedded = [embeddings[entity.words] for entity in named]
+    return Entities(
+        kinds=np.array([entity.kind for entity in named], dtype=np.int64),
+        vectors=np.stack([entry.vector for entry in embedded]) if embedded else np.zeros((0, 1), np.float32),
+        repeated=len(named) - len(set(named)),
+        truncated=sum(entry.surplus > 0 for entry in embedded),
+    )
 
 
 def load_ratescore(resources: Resources) -> None:

@@ -6,6 +6,7 @@ Input: answer and reference report. Output: F1 over the positive observations, 0
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rewards.chexpert_labels import bit_mask
@@ -16,6 +17,8 @@ from schemas.group import Score, ScoreError
 
 # f1chexbert's second figure: the five observations of CheXpert's competition.
 FIVE = frozenset({"Cardiomegaly", "Edema", "Consolidation", "Atelectasis", "Pleural Effusion"})
+
+_WORD = re.compile(r"[^\W\d_]{2}")
 
 
 def _score(predicted: Finding, reference: Finding) -> Score | ScoreError:
@@ -43,12 +46,17 @@ def _score(predicted: Finding, reference: Finding) -> Score | ScoreError:
 def score(items: Sequence[ScoreItem], _: NoParams) -> Results:
     """One score an item; the masks are what corpus-level F1 is computed from (rewards/corpus.py)."""
     references = reference_findings([item.reference.report or "" for item in items])
-    return list(map(_score, find([item.answer for item in items]), references))
+    predicted = [
+        # CheXbert has labels for a lone full stop too.
+        finding if _WORD.search(item.answer) else finding._replace(blank=True)
+        for item, finding in zip(items, find([item.answer for item in items]), strict=True)
+    ]
+    return list(map(_score, predicted, references))
 
 
 SCORER = Scorer(
     name="chexbert_f1",
-    version="1",
+    version="2",  # 2: an answer without a word counts as blank
     tasks=frozenset({"report"}),
     range=(0.0, 1.0),
     direction="higher",

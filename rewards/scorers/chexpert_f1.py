@@ -25,7 +25,8 @@ def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
     """One score an item; its details are what corpus-level F1 is computed from (rewards/corpus.py)."""
     results: list[Score | ScoreError] = []
     for item in items:
-        predicted = positives(label_report(item.answer))
+        labels = label_report(item.answer)
+        predicted = positives(labels)
         reference = positives(REFERENCES.get("chexpert_labels", item.reference.report or "", label_report))
         hits = len(predicted & reference)
         details = {
@@ -35,14 +36,14 @@ def score(items: Sequence[ScoreItem], _: NoParams) -> list[Score | ScoreError]:
             "predicted_mask": bit_mask(predicted),
             "reference_mask": bit_mask(reference),
         }
-        # A blank answer is no report without findings.
-        results.append(Score(value=f1(predicted, reference) if item.answer else 0.0, details=details))
+        # An answer that mentions nothing ("", "Sorry.") is no report without findings.
+        results.append(Score(value=f1(predicted, reference) if labels else 0.0, details=details))
     return results
 
 
 SCORER = Scorer(
     name="chexpert_f1",
-    version="1",
+    version="2",  # 2: an answer without any label gets nothing; "no longer", "unlikely"
     tasks=frozenset({"report"}),
     range=(0.0, 1.0),
     direction="higher",

@@ -5,7 +5,8 @@ Input: an answer with boxes, reference boxes. Output: mean of the pairs' GIoU, -
 
 Pairs are those with the greatest sum of GIoU, so boxes that do not overlap are paired too. A box without a partner, on
 either side, is worth what a box infinitely far away is: -1. So a further box lowers the mean unless it is a reference
-box's better partner. Answer or reference empty: -1. Both empty: ``empty_match_value``; -1 for a blank answer.
+box's better partner. Answer or reference empty: -1. Both empty: ``empty_match_value`` if the
+answer says that there is none, -1 if it only says nothing.
 """
 
 from __future__ import annotations

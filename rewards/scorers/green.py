@@ -35,10 +35,14 @@ _MATCHED = "Matched Findings"
 _CHAT_TEMPLATE = Path(__file__).parents[1] / "green_chat_template.jinja"
 _EXAMPLE = f"vllm serve StanfordAIMI/GREEN-radllama2-7b --max-model-len 4096 --chat-template {_CHAT_TEMPLATE}"
 
-_ERROR_LINE = re.compile(r"^[ \t]*\(([a-f1-6])\)(.*)$", re.MULTILINE)
+_HEADING = re.compile(rf"^[ \t]*\[(?:Explanation|{_SIGNIFICANT}|{_INSIGNIFICANT}|{_MATCHED})\]", re.MULTILINE)
+_ERROR_LINE = re.compile(r"\(([a-f1-6])\)(.*)", re.DOTALL)
+# A category's mark, however it is written ("segment 6)" is none), and any count.
+_MARK = re.compile(r"\([a-f1-6]\)|(?<!\w)[a-f]\)", re.IGNORECASE)
+_ANY_COUNT = re.compile(r":[ \t]*[0-9]")
 _ERROR_COUNT = re.compile(r":[ \t]*([0-9]{1,3})(?:\.(?![0-9])|[ \t]*$)")
 _MATCHED_COUNT = re.compile(r"^[ \t]*([0-9]{1,3})(?:\.(?![0-9])|[ \t]*$)", re.MULTILINE)
-_NONE = re.compile(r"None\b|No\b")
+_NONE = re.compile(r"(?:None|No)\b\D*\Z")
 
 
 class GreenParams(Settings):
@@ -71,11 +75,11 @@ def one_line(text: str, max_words: int) -> tuple[str, int]:
 
 
 def _section(reply: str, name: str) -> str | None:
-    """What follows a heading, up to the next blank line; None where the reply has no such heading."""
+    """What follows a heading, up to the next heading; None where the reply has no such heading."""
     parts = reply.split(f"[{name}]:")
     if len(parts) > 2:
         raise UnparsableError(f"the section {name} comes {len(parts) - 1} times")
-    return None if len(parts) == 1 else re.split(r"\n[ \t]*\n|\n[ \t]*\[", parts[1].strip(), maxsplit=1)[0]
+    return None if len(parts) == 1 else _HEADING.split(parts[1], maxsplit=1)[0].strip()
 
 
 def _required(reply: str, name: str) -> str:
@@ -85,12 +89,27 @@ def _required(reply: str, name: str) -> str:
     return section
 
 
+def _says_none(section: str) -> bool:
+    """Whether a section is "None." or "No errors.": one that goes on with a number or a category says more."""
+    return _NONE.match(section) is not None and _MARK.search(section) is None
+
+
 def _error_counts(section: str, name: str) -> dict[str, int]:
-    """Errors by category; one that is not listed has none."""
-    if _NONE.match(section):
+    """Errors by category; one that is not listed has none.
+
+    Every line has to be understood: an error that is not counted makes the reward higher.
+    """
+    if _says_none(section):
         return dict.fromkeys(ERRORS, 0)
     counts: dict[str, int] = {}
-    for letter, text in _ERROR_LINE.findall(section):
+    for line in filter(None, map(str.strip, section.split("\n"))):
+        match = _ERROR_LINE.fullmatch(line)
+        if match is None:
+            raise UnparsableError(f"a line of {name} is no category")
+        letter, text = match.groups()
+        mark = _MARK.search(text)
+        if mark is not None and _ANY_COUNT.search(text, mark.end()):
+            raise UnparsableError(f"a line of {name} has two categories")
         category = ERRORS["abcdef".find(letter) if letter.isalpha() else int(letter) - 1]
         count = _ERROR_COUNT.search(text)
         if count is None:
@@ -107,13 +126,13 @@ def parse_reply(reply: str) -> Score:
     """GREEN of a judge's assessment: matched / (matched + significant errors), and 0 where nothing matched.
 
     Raises:
-        UnparsableError: a section or a count is missing, or comes twice. The published parser counts those as 0, which
-            makes a cut-off reply a perfect one.
+        UnparsableError: a section or a count is missing or comes twice, or a line of errors is in no known form. The
+            published parser counts those as 0, which makes a cut-off reply a perfect one.
     """
     significant = _error_counts(_required(reply, _SIGNIFICANT), _SIGNIFICANT)
     section = _required(reply, _MATCHED)
     count = _MATCHED_COUNT.match(section)
-    if count is None and not _NONE.match(section):
+    if count is None and not _says_none(section):
         raise UnparsableError(f"the section {_MATCHED} has no count")
     matched = int(count[1]) if count else 0
     errors = sum(significant.values())
@@ -130,12 +149,13 @@ async def judge(item: ScoreItem, params: GreenParams, resources: Resources) -> S
     if not item.answer.strip():
         return Score(value=0.0)  # nothing matched; no judge is needed to see that
     candidate, unread = one_line(item.answer, params.max_words)
-    reference, _ = one_line(item.reference.report or "", params.max_words)
+    reference, reference_unread = one_line(item.reference.report or "", params.max_words)
     prompt = _prompt().format(reference=reference, candidate=candidate)
     result = await judged("green", resources, Judgement(prompt, parse_reply))
     if isinstance(result, ScoreError):
         return result
-    return Score(value=result.value, details={**result.details, "unread_words": float(unread)})
+    unread_words = {"unread_words": float(unread), "reference_unread_words": float(reference_unread)}
+    return Score(value=result.value, details=result.details | unread_words)
 
 
 def _load(resources: Resources) -> None:
@@ -144,7 +164,7 @@ def _load(resources: Resources) -> None:
 
 SCORER = Scorer(
     name="green",
-    version="1",
+    version="2",  # 2: every line of errors has to be understood
     tasks=frozenset({"report"}),
     range=(0.0, 1.0),
     direction="higher",

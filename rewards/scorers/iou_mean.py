@@ -6,34 +6,21 @@ Input: an answer with boxes, reference boxes. Output: mean over the reference bo
 a pair), 0-1.
 
 Where the reference has no box but the answer has, it is 0: there alone a false positive is seen.
+Neither side with a box: ``empty_match_value`` if the answer says that there is none, 0 if it only says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
-from rewards.box_matching import Match, match_sides
-from rewards.grounding import GroundingParams, load_matching, read_grounding
-from rewards.scorer import ScoreItem, Scorer
-from schemas.group import Score, ScoreError
+from rewards.box_matching import Match
+from rewards.grounding import GroundingParams, load_matching, scores
+from rewards.scorer import Scorer
 
 
 def iou_mean(match: Match) -> float:
     """t / n_reference, 0-1; 0 without a reference box."""
     return match.iou_sum / match.reference if match.reference else 0.0
-
-
-def _score(item: ScoreItem, params: GroundingParams) -> Score:
-    sides, counts, value = read_grounding(item, params)
-    match = match_sides(sides)
-    if value is None:
-        value = iou_mean(match)
-    return Score(value=value, details={"iou_sum": match.iou_sum, "matched": match.matched, **counts})
-
-
-def score(items: Sequence[ScoreItem], params: GroundingParams) -> list[Score | ScoreError]:
-    """One score an item."""
-    return [_score(item, params) for item in items]
 
 
 SCORER = Scorer(
@@ -44,7 +31,7 @@ SCORER = Scorer(
     direction="higher",
     needs=("reference.boxes", "box_format"),
     params=GroundingParams,
-    score=score,
+    score=partial(scores, formula=iou_mean),
     load=load_matching,
     evaluation_only=True,
     summary="mean over reference boxes of the matched IoU; blind to false positives",

@@ -13,7 +13,8 @@ How an answer (and, alike, each reference label) is read:
 - Case, punctuation, underscores, quotes, brackets, list marks, a leading article and repeats do not matter.
 - "No finding" (also "no abnormalities", "clear of any abnormalities", "none", "normal") stands for the empty set.
   Beside other labels, as in ("No Finding", "Support Devices"), it says nothing.
-- A denial ("no edema", "without effusion") claims nothing and is passed over.
+- A denial ("no edema", "without effusion") claims nothing and is passed over, unless it is in the reference's own
+  words: a label may hold a "no" ("Nodule without calcification").
 - Everything else is a label that is claimed; what the reference does not have is a false positive, prose included.
 
 Neither side with a label: ``empty_match_value`` if the answer says "no finding", 0 if it only says nothing.
@@ -24,7 +25,7 @@ without one, so a training set needs both kinds.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from rewards.grounding import EmptyMatchParams
@@ -62,24 +63,32 @@ def _name(part: str) -> str:
     return " ".join(words[start:])
 
 
-def read_labels(text: str) -> Labels:
-    """The labels that a text lists, by the rules above; any string is fine. Linear in its length."""
+def _parts(text: str) -> Iterator[str]:
+    """The parts of a text's lists, as they are compared."""
+    for statement in _STATEMENT_END.split(text.lower()):
+        if not statement.startswith(_FENCE):
+            yield from filter(None, map(_name, _SEPARATOR.split(statement.rpartition(":")[2])))
+
+
+def read_labels(text: str, reference: Set[str] = frozenset()) -> Labels:
+    """The labels that a text lists, by the rules above; any string is fine. Linear in its length.
+
+    Args:
+        text: an answer.
+        reference: the names of the reference's labels, which are no denials.
+    """
     names: set[str] = set()
     says_none = False
-    for statement in _STATEMENT_END.split(text.lower()):
-        if statement.startswith(_FENCE):
-            continue
-        for part in _SEPARATOR.split(statement.rpartition(":")[2]):
-            name = _name(part)
-            if _NO_FINDING.match(name):
-                says_none = True
-            elif name and _DENIALS.isdisjoint(name.split()):
-                names.add(name)
+    for name in _parts(text):
+        if _NO_FINDING.match(name):
+            says_none = True
+        elif name in reference or _DENIALS.isdisjoint(name.split()):
+            names.add(name)
     return Labels(frozenset(names), says_none)
 
 
 def _reference_names(labels: tuple[str, ...]) -> frozenset[str]:
-    return read_labels("\n".join(labels)).names
+    return frozenset(name for name in _parts("\n".join(labels)) if not _NO_FINDING.match(name))
 
 
 def f1(true_positives: int, false_positives: int, false_negatives: int) -> float:
@@ -88,8 +97,8 @@ def f1(true_positives: int, false_positives: int, false_negatives: int) -> float
 
 
 def _score(item: ScoreItem, params: EmptyMatchParams) -> Score:
-    predicted = read_labels(item.answer)
     reference = REFERENCES.get("label_names", item.reference.labels or (), _reference_names)
+    predicted = read_labels(item.answer, reference)
     hits = len(predicted.names & reference)
     false_positives, false_negatives = len(predicted.names) - hits, len(reference) - hits
     if predicted.names or reference:
@@ -111,7 +120,7 @@ def score(items: Sequence[ScoreItem], params: EmptyMatchParams) -> list[Score | 
 
 SCORER = Scorer(
     name="label_f1",
-    version="1",
+    version="2",  # 2: a reference label may hold a "no"
     tasks=frozenset({"classification"}),
     range=(0.0, 1.0),
     direction="higher",

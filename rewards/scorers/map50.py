@@ -10,7 +10,8 @@ A generated answer has no confidences, so every box has confidence 1 and the box
 reference box that it overlaps most has IoU >= threshold and is not hit yet (PASCAL VOC's rule; COCO's would try the
 next best); AP is the whole area under precision over recall, precision made monotone (VOC since 2010). Invalid boxes,
 duplicates and boxes over ``max_boxes`` come last, where they cost nothing: the paper does not see invalid ones at all.
-One side empty: 0. Both empty: ``empty_match_value`` (the paper: 0).
+One side empty: 0. Both empty: ``empty_match_value`` (the paper: 0) if the answer says that there is none, 0 if it only
+says nothing.
 """
 
 from __future__ import annotations

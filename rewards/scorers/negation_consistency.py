@@ -43,7 +43,7 @@ def score(items: Sequence[ScoreItem], _: NoParams) -> Results:
 
 SCORER = Scorer(
     name="negation_consistency",
-    version="1",
+    version="2",  # 2: "no longer", "unlikely"
     tasks=frozenset({"report"}),
     range=(0.0, 1.0),
     direction="higher",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from rewards.scorer import Results, ScoreItem, Scorer
 from schemas.base import Settings
@@ -22,14 +22,10 @@ class OverlongParams(Settings):
         default=1024, ge=1, description="tokens; at this length the penalty is -1. The run's sampling limit or less"
     )
     buffer: int = Field(
-        default=128, ge=1, description="tokens before max_tokens over which the penalty grows from 0 to -1"
+        default=128,
+        ge=1,
+        description="tokens before max_tokens over which the penalty grows from 0 to -1; at most all of them",
     )
-
-    @model_validator(mode="after")
-    def _buffer_fits(self) -> OverlongParams:
-        if self.buffer > self.max_tokens:
-            raise ValueError("buffer must not be larger than max_tokens")
-        return self
 
 
 def overlong(tokens: int, max_tokens: int, buffer: int) -> float:
@@ -39,7 +35,7 @@ def overlong(tokens: int, max_tokens: int, buffer: int) -> float:
 
 def _score(item: ScoreItem, params: OverlongParams) -> Score:
     assert item.token_count is not None  # it is in needs
-    return Score(value=overlong(item.token_count, params.max_tokens, params.buffer))
+    return Score(value=overlong(item.token_count, params.max_tokens, min(params.buffer, params.max_tokens)))
 
 
 def score(items: Sequence[ScoreItem], params: OverlongParams) -> Results:

@@ -4,7 +4,8 @@ Role: RaTEScore (Zhao et al. 2024, arXiv 2406.16845) with its published models a
 Input: answer and reference report. Output: harmonic mean of the two weighted entity similarities, 0-1.
 
 Every entity looks for its best match alone, so repeating a right entity raises precision: ``repeated_entities`` shows
-it, and the scorer repetition stands against it.
+it, and the scorer repetition stands against it. An entity is compared by its first 30 tokens, as published:
+``truncated_entities`` counts the answer's that have more.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ def _score(item: ScoreItem, answer: Entities, reference: Entities, params: Rates
         "entities": len(answer.kinds),
         "reference_entities": len(reference.kinds),
         "repeated_entities": answer.repeated,
+        "truncated_entities": answer.truncated,
     }
     if not len(answer.kinds) or not len(reference.kinds):
         # A blank answer is no agreement about nothing.

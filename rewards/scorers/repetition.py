@@ -16,7 +16,8 @@ from rewards.text import THINK_END
 from schemas.base import Settings
 from schemas.group import Score
 
-_WORD = re.compile(r"\w+")
+# A mark counts as a word: else a loop of punctuation or emoji would be no text at all.
+_WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class RepetitionParams(Settings):
@@ -26,7 +27,7 @@ class RepetitionParams(Settings):
         default=4,
         ge=1,
         le=20,
-        description="words of an n-gram; shorter ones repeat in any good report ('no evidence of')",
+        description="words and marks of an n-gram; shorter ones repeat in any good report ('no evidence of')",
     )
 
 
@@ -54,7 +55,7 @@ def score(items: Sequence[ScoreItem], params: RepetitionParams) -> Results:
 
 SCORER = Scorer(
     name="repetition",
-    version="1",
+    version="2",  # 2: punctuation counts
     tasks=frozenset({"report", "grounding", "classification", "conversation"}),
     range=(0.0, 1.0),
     direction="lower",

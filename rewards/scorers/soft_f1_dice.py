@@ -5,34 +5,22 @@ Input: an answer with boxes, reference boxes. Output: 2t / (n_predicted + n_refe
 
 Equal to soft_f1 where every pair overlaps fully, else lower: what a pair lacks in overlap counts on both sides. Each
 box beyond the references lowers it, so flooding does not pay; a loose first box pays less than with soft_f1.
+
+Neither side with a box: ``empty_match_value`` if the answer says that there is none, 0 if it only says nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 
-from rewards.box_matching import Match, match_sides
-from rewards.grounding import GroundingParams, load_matching, read_grounding
-from rewards.scorer import ScoreItem, Scorer
-from schemas.group import Score, ScoreError
+from rewards.box_matching import Match
+from rewards.grounding import GroundingParams, load_matching, scores
+from rewards.scorer import Scorer
 
 
 def soft_f1_dice(match: Match) -> float:
     """2t / (n_predicted + n_reference), 0-1; one side has a box."""
     return 2.0 * match.iou_sum / (match.predicted + match.reference)
-
-
-def _score(item: ScoreItem, params: GroundingParams) -> Score:
-    sides, counts, value = read_grounding(item, params)
-    match = match_sides(sides)
-    if value is None:
-        value = soft_f1_dice(match)
-    return Score(value=value, details={"iou_sum": match.iou_sum, "matched": match.matched, **counts})
-
-
-def score(items: Sequence[ScoreItem], params: GroundingParams) -> list[Score | ScoreError]:
-    """One score an item."""
-    return [_score(item, params) for item in items]
 
 
 SCORER = Scorer(
@@ -43,7 +31,7 @@ SCORER = Scorer(
     direction="higher",
     needs=("reference.boxes", "box_format"),
     params=GroundingParams,
-    score=score,
+    score=partial(scores, formula=soft_f1_dice),
     load=load_matching,
     summary="2t / (predicted + references), t = IoU sum of the optimal pairs",
 )

@@ -1,5 +1,6 @@
 """A reward service for tests: as a process, or an app on a real socket; items and groups to score."""
 
+import asyncio
 import signal
 import socket
 import subprocess
@@ -136,6 +137,17 @@ async def scored(address: str, texts: Sequence[str], scorers: Sequence[str] = ("
     result = await client.score_group(group(texts), scorers, {})
     await client.close()
     return result
+
+
+def wait_for_ready(address: str, deadline_s: float = READY_S) -> None:
+    """Until a service without a token answers requests."""
+
+    async def wait() -> None:
+        client = RewardClient([address], None, deadline_s)
+        await client.wait_ready(deadline_s)
+        await client.close()
+
+    asyncio.run(wait())
 
 
 def wait_for_metric(address: str, line: str) -> None:

@@ -133,14 +133,27 @@ async def test_past_the_deadline_there_is_an_error_and_no_score() -> None:
     await client.close()
 
 
-async def test_a_service_that_never_replies_is_a_deadline(tmp_path: Path) -> None:
+async def test_an_item_that_hangs_costs_itself_and_not_the_group(tmp_path: Path) -> None:
+    """The service answers before the client hangs up."""
+    with running(create_app(made_up(batch_items=1))) as address:
+        client = RewardClient([address], None, 3.0)
+        await client.wait_ready(READY_S)
+        scored = await client.score_group(group(["ab", f"wait {tmp_path / 'never'}"]), ["made_up"], {})
+        await client.close()
+    assert scored.completions[0].scores["made_up"].value == 0.5
+    assert scored.completions[1].errors["made_up"].code == "deadline"
+
+
+async def test_a_service_that_scores_nothing_in_time_is_asked_again_and_then_a_deadline(tmp_path: Path) -> None:
+    retries: list[Retry] = []
     with running(create_app(made_up())) as address:
-        client = RewardClient([address], None, 2.0)
+        client = RewardClient([address], None, 2.0, on_retry=retries.append)
         await client.wait_ready(READY_S)
         with pytest.raises(RewardError) as error:
             await client.score_group(group([f"wait {tmp_path / 'never'}"]), ["made_up"], {})
         await client.close()
     assert error.value.code == "deadline"
+    assert {retry.cause for retry in retries} == {"slow"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import httpx
 import hypothesis
 import pytest
 import schemathesis
-from made_up_scorer import LOAD_VARIABLE, SECRET
+from made_up_scorer import LOAD_VARIABLE, PLUGIN, SECRET
 from rewards_server import READY_S, REPOSITORY, TOKEN, Server, group, item, made_up, running, scored, wait_for_pending
 
 from rewards.app import create_app
@@ -99,14 +99,35 @@ def test_a_body_over_the_limit_is_413_declared_or_streamed(http: httpx.Client) -
     assert http.post("/v1/score", content=(chunk for _ in range(17))).status_code == 413
 
 
+def test_a_request_for_no_scorers_gets_no_scores(http: httpx.Client) -> None:
+    reply = http.post("/v1/score", json={"items": [item(), item(id="b")], "scorers": []}).json()
+    empty: dict[str, Any] = {"scores": {}, "errors": {}}
+    assert reply == {"results": [{"id": "a", **empty}, {"id": "b", **empty}], "versions": {}}
+
+
+def test_a_completion_that_is_too_long_costs_only_itself(http: httpx.Client) -> None:
+    body = {"items": [item(), item(completion=SECRET * 5_000), item()], "scorers": ["soft_f1", "radgraph_f1"]}
+    first, second, third = http.post("/v1/score", json=body).json()["results"]
+    assert first["scores"]["soft_f1"]["value"] == third["scores"]["soft_f1"]["value"] == pytest.approx(1.0)
+    assert second["scores"] == {}
+    assert {name: error["code"] for name, error in second["errors"].items()} == dict.fromkeys(
+        body["scorers"], "too_long"
+    )
+    assert SECRET not in json.dumps(second)
+
+
 def test_too_many_items_and_too_long_a_text_are_413_and_named(http: httpx.Client) -> None:
     response = http.post("/v1/score", json={"items": [item()] * 1025})
     assert response.status_code == 413
     assert response.json()["fields"] == [{"field": "items", "rule": "at most 1024 items; given: 1025"}]
-    response = http.post("/v1/score", json={"items": [item(), item(completion=SECRET * 5_000)]})
-    assert response.status_code == 413
-    assert response.json()["fields"][0]["field"] == "items[1].completion"
-    assert SECRET not in response.text
+    for field, changes in (
+        ("question", {"question": SECRET * 5_000}),
+        ("reference.report", {"reference": {"report": SECRET * 5_000}}),
+    ):
+        response = http.post("/v1/score", json={"items": [item(), item(**changes)]})
+        assert response.status_code == 413
+        assert response.json()["fields"][0]["field"] == f"items[1].{field}"
+        assert SECRET not in response.text
 
 
 @pytest.mark.parametrize(
@@ -246,23 +267,48 @@ def test_a_reference_is_computed_once_and_the_hit_rate_is_a_metric(http: httpx.C
 
 @pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stop_lets_a_request_finish(tmp_path: Path, signal_number: int) -> None:
-    """A request that is on its way when the signal comes is answered, and the status is 0."""
-    started = Server(tmp_path / "service")
-    body = json.dumps({"items": [item(task="report", completion="word " * 2_000)] * 300}).encode()
+    """A request that is being scored when the signal comes is answered, and the status is 0."""
+    go_on = tmp_path / "go-on"
+    started = Server(tmp_path / "service", config=f'plugins = ["{PLUGIN}"]\nscorers = ["made_up"]\nworkers = 1\n')
+    body = {"items": [item(completion=f"wait {go_on}"), item(completion="ab")], "scorers": ["made_up"]}
     address = started.address
     replies: list[httpx.Response] = []
     headers = {"Authorization": f"Bearer {TOKEN}"}
 
     def ask() -> None:
-        replies.append(httpx.post(f"{address}/v1/score", content=body, headers=headers, timeout=60, trust_env=False))
+        replies.append(httpx.post(f"{address}/v1/score", json=body, headers=headers, timeout=60, trust_env=False))
 
     thread = threading.Thread(target=ask)
     thread.start()
-    wait_for_pending(address, 300)
-    assert started.stop(signal_number) == 0
+    wait_for_pending(address, 2)
+    started.process.send_signal(signal_number)
+    with pytest.raises(subprocess.TimeoutExpired):
+        started.process.wait(0.5)
+    go_on.touch()
+    assert started.process.wait(timeout=30) == 0
     thread.join(timeout=60)
     assert replies[0].status_code == 200
-    assert len(replies[0].json()["results"]) == 300
+    assert replies[0].json()["results"][1]["scores"]["made_up"]["value"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"thinking": "yes"},
+        {"token_count": "5"},
+        {"reference": {"boxes": [{"box": [False, False, True, True]}]}},
+        {"reference": {"boxes": [{"box": ["0.1", 0.1, 0.2, 0.2]}]}},
+    ],
+)
+def test_a_value_of_another_type_is_refused_and_not_converted(http: httpx.Client, changes: dict[str, object]) -> None:
+    assert http.post("/v1/score", json={"items": [item(**changes)]}).status_code == 422
+
+
+def test_a_flood_of_wrong_items_or_names_is_answered_in_short(http: httpx.Client) -> None:
+    for body in ({"items": [1] * 200_000}, {"items": [item()], "scorers": [f"soft_f{n}" for n in range(100_000)]}):
+        response = http.post("/v1/score", json=body)
+        assert response.status_code == 422
+        assert len(response.content) < 20_000
 
 
 def put_boxes_in_order(body: Any) -> None:

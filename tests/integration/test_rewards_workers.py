@@ -19,10 +19,10 @@ from rewards_server import (
     scored,
     wait_for_metric,
     wait_for_pending,
+    wait_for_ready,
 )
 
 from rewards.app import create_app
-from rewards.client import RewardClient
 from rewards.service import RewardService
 from rewards.settings import RewardServiceSettings
 from rewards.tokens import TOKENS_VARIABLE, find_tokens
@@ -106,20 +106,11 @@ def test_what_is_not_scored_by_the_deadline_is_an_error(
     go_on = tmp_path / "go-on"
     body = {"items": [item(completion=f"wait {go_on}")], "scorers": ["made_up"], "deadline_s": asked_s}
     with running(create_app(made_up(request_deadline_s=allowed_s))) as address:
-        _wait_ready(address)
+        wait_for_ready(address)
         result = httpx.post(f"{address}/v1/score", json=body, timeout=30, trust_env=False).json()["results"][0]
         go_on.touch()
     assert result["scores"] == {}
     assert result["errors"]["made_up"]["code"] == "deadline"
-
-
-def _wait_ready(address: str) -> None:
-    async def wait() -> None:
-        client = RewardClient([address], None, READY_S)
-        await client.wait_ready(READY_S)
-        await client.close()
-
-    asyncio.run(wait())
 
 
 def test_items_of_concurrent_requests_are_scored_in_one_batch(tmp_path: Path) -> None:
@@ -162,7 +153,7 @@ async def test_items_go_where_their_reference_is_known() -> None:
 
 def test_too_many_reference_boxes_are_413_and_named() -> None:
     with running(create_app(made_up(max_reference_boxes=2))) as address:
-        _wait_ready(address)
+        wait_for_ready(address)
         boxes = [{"box": [0.1, 0.1, 0.2, 0.2]}] * 3
         body = {"items": [item(), item(reference={"boxes": boxes})]}
         response = httpx.post(f"{address}/v1/score", json=body, trust_env=False)
@@ -172,7 +163,7 @@ def test_too_many_reference_boxes_are_413_and_named() -> None:
 
 def test_json_that_is_nested_too_deep_is_422_and_says_so() -> None:
     with running(create_app(made_up())) as address:
-        _wait_ready(address)
+        wait_for_ready(address)
         body = b'{"items": ' + b"[" * 1_000 + b"]" * 1_000 + b"}"
         response = httpx.post(f"{address}/v1/score", content=body, trust_env=False)
     assert response.status_code == 422

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.box_matching import Corners, giou, guard, iou, iou_matrix, iou_rows, match_boxes, optimal_pairs
+from rewards.box_matching import Corners, giou, guard, iou, iou_matrix, iou_rows, match_sides, optimal_pairs
 from rewards.boxes import ParsedBoxes, parse_boxes
 from schemas.prompt import Box
 
@@ -18,7 +18,7 @@ B = Box(x1=0.5, y1=0.5, x2=0.9, y2=0.8)
 
 def test_ten_thousand_boxes_are_counted_but_not_all_matched() -> None:
     parsed = parse_boxes("".join(f"[0, 0, 0.5, {0.1 + i / 20_000}]" for i in range(10_000)), "radvlm")
-    match = match_boxes(parsed, [A], max_boxes=50)
+    match = match_sides(guard(parsed, [A], max_boxes=50))
     assert match.predicted == 10_000
     assert match.matched <= 1
 
@@ -140,7 +140,7 @@ def test_pairs_have_the_greatest_sum_and_then_the_greatest_number(weights: list[
 def test_the_matched_iou_sum_is_the_best_of_all_assignments(predicted: list[Box], reference: list[Box]) -> None:
     predicted = list({box.corners: box for box in predicted}.values())
     reference = list({box.corners: box for box in reference}.values())
-    match = match_boxes(ParsedBoxes(tuple(predicted), 0, 0), reference, max_boxes=50)
+    match = match_sides(guard(ParsedBoxes(tuple(predicted), 0, 0), reference, max_boxes=50))
     few, many = sorted((predicted, reference), key=len)
     best = max(
         (sum(_iou(a, b) for a, b in zip(few, chosen, strict=True)) for chosen in permutations(many, len(few))),
@@ -153,7 +153,7 @@ def test_the_matched_iou_sum_is_the_best_of_all_assignments(predicted: list[Box]
 
 def test_an_exact_duplicate_is_a_false_positive_even_beside_a_second_reference() -> None:
     near = Box(x1=0.11, y1=0.2, x2=0.3, y2=0.4)
-    match = match_boxes(ParsedBoxes((A, A), 0, 0), [A, near], max_boxes=50)
+    match = match_sides(guard(ParsedBoxes((A, A), 0, 0), [A, near], max_boxes=50))
     assert (match.matched, match.false_positives, match.duplicates) == (1, 1, 1)
 
 
@@ -163,13 +163,15 @@ def named(box: Box, label: str | None) -> Box:
 
 @given(st.permutations([named(A, None), named(A, "nodule"), named(A, "Nodule "), named(B, "nodule"), named(B, None)]))
 def test_an_unnamed_box_is_a_duplicate_of_a_named_one_at_its_place_in_any_order(predicted: list[Box]) -> None:
-    match = match_boxes(ParsedBoxes(tuple(predicted), 0, 0), [named(A, "nodule"), named(A, "mass")], max_boxes=50)
+    match = match_sides(
+        guard(ParsedBoxes(tuple(predicted), 0, 0), [named(A, "nodule"), named(A, "mass")], max_boxes=50)
+    )
     assert (match.matched, match.predicted, match.duplicates) == (1, 5, 3)
 
 
 def test_a_second_name_does_not_hide_a_duplicate_where_the_reference_names_none() -> None:
     near = Box(x1=0.11, y1=0.2, x2=0.3, y2=0.4)
-    match = match_boxes(ParsedBoxes((named(A, "nodule"), named(A, "mass")), 0, 0), [A, near], max_boxes=50)
+    match = match_sides(guard(ParsedBoxes((named(A, "nodule"), named(A, "mass")), 0, 0), [A, near], max_boxes=50))
     assert (match.matched, match.duplicates) == (1, 1)
 
 
@@ -180,7 +182,7 @@ def test_labels_hold_among_many_boxes_too() -> None:
 
 
 def test_boxes_over_the_limit_are_false_positives() -> None:
-    match = match_boxes(ParsedBoxes((B, A), 0, 0), [A], max_boxes=1)
+    match = match_sides(guard(ParsedBoxes((B, A), 0, 0), [A], max_boxes=1))
     assert (match.matched, match.false_positives) == (0, 2)
 
 
@@ -188,7 +190,7 @@ def test_labels_must_agree_where_both_sides_name_one() -> None:
     def matched(predicted_label: str | None, reference_label: str | None) -> int:
         predicted = A.model_copy(update={"label": predicted_label})
         reference = A.model_copy(update={"label": reference_label})
-        return match_boxes(ParsedBoxes((predicted,), 0, 0), [reference], max_boxes=50).matched
+        return match_sides(guard(ParsedBoxes((predicted,), 0, 0), [reference], max_boxes=50)).matched
 
     assert matched("Nodule", " nodule") == 1
     assert matched("nodule", "mass") == 0
@@ -198,5 +200,5 @@ def test_labels_must_agree_where_both_sides_name_one() -> None:
 
 def test_one_place_with_two_names_is_one_reference_where_the_answer_names_none() -> None:
     names = [A.model_copy(update={"label": name}) for name in ("nodule", "mass")]
-    assert match_boxes(ParsedBoxes((A,), 0, 0), names, max_boxes=50).reference == 1
-    assert match_boxes(ParsedBoxes(tuple(names), 0, 0), names, max_boxes=50).matched == 2
+    assert match_sides(guard(ParsedBoxes((A,), 0, 0), names, max_boxes=50)).reference == 1
+    assert match_sides(guard(ParsedBoxes(tuple(names), 0, 0), names, max_boxes=50)).matched == 2

@@ -160,6 +160,16 @@ def test_f1_of_five_knows_five_observations_only() -> None:
     assert f1_of(finding("Fracture"), finding("Edema")).details["f1_of_five"] == 0.0
 
 
+def test_chexbert_f1_pays_nothing_for_an_answer_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A model that affirms nothing of any text, so that what says nothing agrees with everything.
+    monkeypatch.setattr(chexbert_f1, "find", lambda reports: [finding() for _ in reports])
+    monkeypatch.setattr(chexbert_f1, "reference_findings", lambda reports: [finding() for _ in reports])
+    answers = ["", ".", "?!", "a", "a b 1 2", "12 34", "__", "No", "\u80ba\u708e"]
+    results = chexbert_f1.score([item(answer, "Small effusion.") for answer in answers], NoParams())
+    values = [result.value for result in results if isinstance(result, Score)]
+    assert values == [0.0] * 7 + [1.0] * 2
+
+
 # both scorers
 
 

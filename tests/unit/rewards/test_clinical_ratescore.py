@@ -201,8 +201,9 @@ def test_a_text_gets_the_same_score_alone_and_in_a_batch() -> None:
 
 def test_an_entity_longer_than_30_tokens_is_embedded_by_its_beginning() -> None:
     long, longer, other = weights.in_use(EMBEDDING, EntityEncoder).encode(["lung " * 28, "lung " * 90, "lung " * 27])
-    np.testing.assert_allclose(long, longer, atol=1e-6)
-    assert np.abs(long - other).max() > 1e-3
+    np.testing.assert_allclose(long.vector, longer.vector, atol=1e-6)
+    assert np.abs(long.vector - other.vector).max() > 1e-3
+    assert [long.surplus, longer.surplus, other.surplus] == [0, 62, 0]
 
 
 # the formula
@@ -211,7 +212,7 @@ def test_an_entity_longer_than_30_tokens_is_embedded_by_its_beginning() -> None:
 def named(kinds: list[str], vectors: list[list[float]]) -> Entities:
     rows = np.array(vectors, dtype=np.float32)
     return Entities(
-        np.array([KINDS.index(kind) for kind in kinds]), rows / np.linalg.norm(rows, axis=1, keepdims=True), 0
+        np.array([KINDS.index(kind) for kind in kinds]), rows / np.linalg.norm(rows, axis=1, keepdims=True), 0, 0
     )
 
 
@@ -277,6 +278,15 @@ def test_repeated_entities_are_told() -> None:
     once, twice = scores([(text, text), (f"{text} {text}", text)])
     assert once.details["repeated_entities"] == 0
     assert twice.details["repeated_entities"] == once.details["entities"] > 0
+
+
+def test_entities_that_are_not_read_to_their_end_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    short, long, other = clinical.Entity("lung", 2), clinical.Entity("lung " * 90, 2), clinical.Entity("left " * 40, 2)
+    found = {"answer": [short, long, long, other], "reference": [long], "short": [short]}
+    monkeypatch.setattr(EntityRecogniser, "find", lambda _, texts: [found[text] for text in texts])
+    cut, whole = scores([("answer", "reference"), ("short", "reference")])
+    assert cut.details["truncated_entities"] == 3
+    assert whole.details["truncated_entities"] == 0
 
 
 @pytest.mark.parametrize("answer", ["", " \n", "...", "ab"])

@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -192,6 +193,29 @@ def test_a_batch_never_holds_a_text_longer_than_the_batch_before(lengths: list[i
 
     by_length([range(length) for length in lengths], batch_size, forward)
     assert [length for batch in seen for length in batch] == sorted(lengths, reverse=True)
+
+
+@given(st.lists(st.integers(0, 60), max_size=30), st.integers(1, 7), st.integers(1, 100))
+def test_a_batch_is_bounded_by_its_total_too_and_what_is_beyond_is_alone(
+    lengths: list[int], batch_size: int, largest: int
+) -> None:
+    seen: list[list[int]] = []
+
+    def forward(batch: list[range]) -> list[range]:
+        seen.append([len(text) for text in batch])
+        return batch
+
+    texts = [range(length) for length in lengths]
+    assert by_length(texts, batch_size, forward, largest=largest) == texts
+    assert all(len(batch) <= batch_size and (sum(batch) <= largest or len(batch) == 1) for batch in seen)
+    for batch, following in pairwise(seen):  # no batch ends before it is full
+        assert len(batch) == batch_size or sum(batch) + following[0] > largest
+
+
+def test_another_length_than_len_can_be_bounded() -> None:
+    seen: list[list[int]] = []
+    by_length([[3], [1, 4], [9]], 8, lambda batch: seen.append(list(map(sum, batch))) or batch, size=sum, largest=10)
+    assert seen == [[9], [5, 3]]
 
 
 def test_padding_ends_at_the_batchs_longest_text() -> None:

@@ -1,13 +1,14 @@
 """green: what is asked, and how the judge's assessment becomes a number or an error."""
 
 import re
+from hashlib import sha256
 
 import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.judging import UnparsableError
+from rewards.judging import Judgement, UnparsableError
 from rewards.quoting import harmless
 from rewards.resources import JudgeSettings, NotReadyError, Resources
 from rewards.scorer import ScoreItem
@@ -109,11 +110,35 @@ def test_a_number_in_a_finding_is_no_count() -> None:
         reply(matched="99999999999999."),
         reply(matched=""),
         reply(insignificant="(a) False report: many."),
+        # errors in a form that would not be counted
+        reply("(a) x: 0. (b) y: 3."),
+        reply("(a) x: 0. b) y: 3."),
+        reply("(a) x: 0.\u2028(B) y: 3."),
+        reply("(a) x: 0.\n- (b) y: 3."),
+        reply("(a) x: 0.\n[Note]\n(b) y: 3."),
+        reply("(a) x: 0.\nMissing: 3."),
+        reply("(a) x: 0.\n\nThree are missing."),
+        reply("(B) y: 3."),
+        reply("b) y: 3."),
+        reply("No false findings.\n(b) Missing: 3."),
+        reply("No false findings.\n\n(b) Missing: several."),
+        reply("No false findings. 3 missing ones."),
+        reply("None", matched="None but 3."),
+        reply("Nonetheless good."),
     ],
 )
 def test_an_assessment_in_another_form_is_an_error_not_a_number(broken: str) -> None:
     with pytest.raises(UnparsableError):
         parse_reply(broken)
+
+
+def test_a_blank_line_hides_no_category() -> None:
+    assert parse_reply(reply("(a) x: 0.\n\n(b) y: 3. a; b; c", "3. a")).value == 0.5
+
+
+def test_a_finding_may_hold_brackets_colons_and_numbers() -> None:
+    line = "(b) Missing: 1. Nodule (right, segment 6): 1.5 cm (a) in the apex [sic]."
+    assert parse_reply(reply(f"\r\n{line}\r\n", 1)).value == 0.5
 
 
 _pieces = st.sampled_from(
@@ -149,7 +174,19 @@ def test_what_a_judge_counted_is_what_is_read(significant: tuple[int, ...], matc
     assert score.value == pytest.approx(matched / (matched + sum(significant)) if matched else 0.0)
 
 
+@given(st.permutations(range(6)), st.integers(1, 9), st.sampled_from(["\n", "\n\n", " \n", "\r\n"]))
+def test_a_significant_error_costs_the_same_wherever_it_stands(order: list[int], count: int, end: str) -> None:
+    lines = section((0, 0, count, 0, 0, 0)).split("\n")
+    assert parse_reply(reply(end.join(lines[index] for index in order), 1)).value == pytest.approx(1 / (1 + count))
+
+
 # what is asked
+
+
+def test_the_prompt_is_the_published_one_to_the_letter() -> None:
+    """The digest of ``make_prompt("{reference}", "{candidate}")`` in the GREEN package's utils, as in radeval 2.2.1."""
+    digest = "62ff3675597dd0994584f5b08cd33076bc5d74c72de27cf0124b0a9dac8aad0f"
+    assert sha256(green._prompt().encode()).hexdigest() == digest
 
 
 def prompt_of(answer: str, reference: str = "Small effusion.") -> str:
@@ -201,6 +238,17 @@ def test_words_beyond_the_published_300_are_counted_not_hidden() -> None:
     assert len(text.split()) == 300
     assert unread == 10
     assert one_line("word " * 310, 400) == (" ".join(["word"] * 310), 0)
+
+
+async def test_unread_words_of_both_reports_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def judged(_name: str, _resources: Resources, judgement: Judgement) -> Score:
+        return judgement.parse(reply())
+
+    monkeypatch.setattr(green, "judged", judged)
+    item = ScoreItem("report", "a " * 7, "a " * 7, Reference(report="b " * 12))
+    result = await green.judge(item, GreenParams(max_words=5), Resources())
+    assert isinstance(result, Score)
+    assert (result.details["unread_words"], result.details["reference_unread_words"]) == (2, 7)
 
 
 def test_the_chat_template_makes_the_conversation_that_the_model_was_trained_on() -> None:

@@ -1,12 +1,15 @@
 """What the scorers of boxes promise together, and soft_f1_dice, iou_mean and giou by themselves."""
 
+import pickle
 from itertools import pairwise, permutations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewards.grounding import GroundingParams
+from prompts.reports import report_sentences
+from rewards.grounding import GroundingParams, says_none
 from rewards.scorer import ScoreItem, Scorer
 from rewards.scorers import giou, iou_mean, map50, soft_f1, soft_f1_dice
 from schemas.group import Score
@@ -59,9 +62,53 @@ def test_the_reference_itself_scores_one(scorer: Scorer[GroundingParams]) -> Non
 
 @pytest.mark.parametrize("scorer", ALL, ids=lambda scorer: scorer.name)
 def test_both_sides_empty_give_the_chosen_value_and_silence_the_lowest(scorer: Scorer[GroundingParams]) -> None:
-    assert value(scorer, "There is no nodule.", []) == 1.0
-    assert value(scorer, "There is no nodule.", [], empty_match_value=0.25) == 0.25
-    assert value(scorer, "", []) == scorer.range[0]
+    for answer in ("There is no nodule.", "[]", "Normal study."):
+        assert value(scorer, answer, []) == 1.0
+        assert value(scorer, answer, [], empty_match_value=0.25) == 0.25
+    for answer in ("", ".", "\u200b", "Sorry, I can help.", "The heart is located at [0.35, 0.4"):
+        assert value(scorer, answer, []) == scorer.range[0]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "[]", "[ \n]", "```json\n[]\n```", '{"boxes": []}', "None.", "no", "NO FINDING", "No_Finding",
+        "There is nothing to see.", "Lungs without consolidation.", "Absent.", "Negative for pneumothorax.",
+        "The heart is normal in size.", "The lungs are clear.", "Unremarkable.", "Free of effusion.",
+        "There isn't a nodule.", "There isn\u2019t one.", "It is not there.", "Nodule: none",
+    ],
+)  # fmt: skip
+def test_a_denial_or_an_empty_list_says_that_there_is_none(answer: str) -> None:
+    assert says_none(answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "", " ", ".", "...", "\u200b", "\u200b.", "[", "] [", "{}", "Sorry, I can help.", "Sorry, I can't help.",
+        "I cannot.", "A nodule is present.", "Abnormal.", "Note the nodule.", "A known nodule.", "Freely movable.",
+        "The boxes are .", "```json\n```", "x" * 50,
+    ],
+)  # fmt: skip
+def test_what_denies_nothing_does_not_say_that_there_is_none(answer: str) -> None:
+    assert not says_none(answer)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_sentence_of_a_phantom_without_findings_says_that_there_is_none(seed: int) -> None:
+    for sentence in report_sentences([], np.random.default_rng(seed)):
+        assert says_none(sentence)
+
+
+@given(st.text(alphabet="[] \nnoNOt'", max_size=30))
+def test_says_none_agrees_with_a_search_word_by_word(answer: str) -> None:
+    words = "".join(character if character.isalnum() else " " for character in answer.lower()).split()
+    assert says_none(answer) == ("[]" in "".join(answer.split()) or bool({"no", "not"} & set(words)))
+
+
+@pytest.mark.parametrize("scorer", ALL, ids=lambda scorer: scorer.name)
+def test_a_scorer_of_boxes_can_travel_to_another_process(scorer: Scorer[GroundingParams]) -> None:
+    assert pickle.loads(pickle.dumps(scorer)).name == scorer.name
 
 
 @pytest.mark.parametrize("scorer", ALL, ids=lambda scorer: scorer.name)

@@ -89,6 +89,12 @@ def test_other_words_do_not_say_no_finding(text: str) -> None:
         ("Support Devices", ("No Finding", "Support Devices"), 1.0),
         ("nodule/mass", ("Nodule/Mass",), 1.0),
         ("Heart and mediastinum", ("heart and mediastinum",), 1.0),
+        ("Nodule without calcification", ("Nodule without calcification",), 1.0),
+        ("Nodule", ("Nodule without calcification",), 0.0),
+        ("", ("Nodule without calcification",), 0.0),
+        ("Edema, no effusion", ("Edema", "Nodule without calcification"), 2 / 3),
+        ("Edema, nodule without calcification", ("Edema",), 1.0),  # elsewhere it is still a denial
+        ("No finding", ("Not otherwise specified",), 0.0),
     ],
 )
 def test_known_values(answer: str, reference: tuple[str, ...], expected: float) -> None:
@@ -122,6 +128,12 @@ def test_details_add_up_to_the_micro_f1_of_many_samples(predicted: set[str], ref
 def test_a_false_label_never_raises_the_score(predicted: set[str], reference: set[str], extra: str) -> None:
     before = scored(", ".join(predicted) or "No finding", tuple(reference)).value
     assert scored(", ".join([*predicted, extra]), tuple(reference)).value <= before
+
+
+@given(st.lists(st.sampled_from(["no", "not", "without", "edema", "and", "a", "mass"]), min_size=1, max_size=5))
+def test_whoever_repeats_the_reference_is_right(words: list[str]) -> None:
+    label = " ".join(words)
+    assert scored(label, (label,)).value == 1.0 or not read_labels(label, {label}).names
 
 
 @given(st.text(), st.lists(st.text(max_size=20), max_size=4).map(tuple))

@@ -113,3 +113,32 @@ async def test_a_request_that_nobody_waits_for_is_given_up_and_its_slot_is_free(
     assert service.cancelled == 1
     assert service.sent == [1, 1]
     await merger.close()
+
+
+async def test_closing_sends_nothing_more_and_leaves_nobody_waiting() -> None:
+    service = Service()
+    merger = RequestMerger(service, slots=1)
+    asked = [asyncio.create_task(merger.score(request(text, scorers=[text]))) for text in ("x", "xx", "xxx")]
+    await asyncio.sleep(0)
+    await merger.close()
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError] * 3
+    assert service.sent == [1]
+
+
+async def test_a_service_that_takes_less_at_once_gets_less_from_then_on() -> None:
+    sent: list[int] = []
+
+    async def small(asked: ScoreRequest) -> ScoreResponse:
+        sent.append(len(asked.items))
+        await asyncio.sleep(0)
+        if len(asked.items) > 100:
+            raise RewardError("too_large", "items: at most 100")
+        results = tuple(ItemResult(id=item.id, scores={"a": Score(value=1.0)}, errors={}) for item in asked.items)
+        return ScoreResponse(results=results, versions={})
+
+    merger = RequestMerger(small, slots=1)
+    for _ in range(3):
+        await asyncio.gather(*(merger.score(request(*["x"] * 40)) for _ in range(7)))
+    assert sum(count for count in sent if count <= 100) == 3 * 7 * 40
+    assert [count > 100 for count in sent].count(True) == 2  # 240, then 120

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vectors.make_radgraph_vectors import REPORTS
 
+from rewards.clinical import radgraph as clinical
 from rewards.clinical.radgraph import RadGraph, load_radgraph, pruned, spans_of, words_of
 from rewards.radgraph_match import Entity, Graph, Relation, complete, partial, simple
 from rewards.references import DEFAULT_MIB, REFERENCES
@@ -108,6 +109,47 @@ def test_equal_texts_are_annotated_once(radgraph: RadGraph, monkeypatch: pytest.
     assert first is second
     assert empty == Graph()
     assert annotated == [1]
+
+
+def test_long_reports_go_in_more_batches_and_give_the_graphs_that_they_give_alone(
+    radgraph: RadGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = (
+        "Mild edema in the left lower lobe and no effusion. ",
+        "Small right opacity. ",
+        "The heart is normal. ",
+    )
+    reports = [sentence * 100 for sentence in sentences] + ["No effusion.", "Clear lungs."]
+    alone = [radgraph.graphs([report])[0] for report in reports]
+    batches: list[int] = []
+    annotate = radgraph._annotate
+    monkeypatch.setattr(radgraph, "_annotate", lambda batch: batches.append(len(batch)) or annotate(batch))
+    assert radgraph.graphs(reports) == alone
+    assert batches == [5]
+    batches.clear()
+    monkeypatch.setattr(clinical, "_BATCH_PIECES", 450)
+    assert radgraph.graphs(reports) == alone
+    assert sum(batches) == 5
+    assert len(batches) >= 3
+
+
+def test_a_batch_of_the_longest_reports_is_bounded_whatever_their_words(
+    radgraph: RadGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[tuple[int, int]] = []
+
+    def annotate(reports: list[list[list[int]]]) -> list[clinical._Found]:
+        batches.append((len(reports), sum(max(1, len(word)) for report in reports for word in report)))
+        return [clinical._Found([], []) for _ in reports]
+
+    monkeypatch.setattr(radgraph, "_annotate", annotate)
+    many_words = [f"{index} " + "no " * 3000 for index in range(12)]
+    many_pieces = [f"{index} " + "effusionsandedema" * 5 * 80 for index in range(12)]
+    no_pieces = [f"{index} " + "\x07 " * 4000 for index in range(12)]
+    radgraph.graphs([*many_words, *many_pieces, *no_pieces])
+    assert all(count == 1 or size <= 16_384 for count, size in batches)
+    assert max(size for _, size in batches) <= 16_384
+    assert len(batches) >= 5
 
 
 @pytest.mark.parametrize("text", ["", " \n\t ", "\u2028\xa0", "\\n"])
@@ -325,7 +367,7 @@ def test_a_groups_reference_is_annotated_once() -> None:
 @pytest.mark.usefixtures("ready")
 def test_a_text_too_long_for_all_its_pairs_is_an_error_of_its_own_item() -> None:
     assert SCORER.score is not None
-    long, good = SCORER.score([item("effusion " * 4000, "Clear."), item(REPORTS[0], REPORTS[0])], RadGraphF1Params())
+    long, good = SCORER.score([item("effusion " * 1112, "Clear."), item(REPORTS[0], REPORTS[0])], RadGraphF1Params())
     assert isinstance(long, ScoreError)
     assert long.code == "too_long"
     assert isinstance(good, Score)

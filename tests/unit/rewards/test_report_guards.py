@@ -95,7 +95,11 @@ def test_every_floor_that_may_be_set_is_in_the_range() -> None:
         ("the lungs are clear", 4, 0.0),
         ("a b c d e f g h", 4, 0.0),
         ("a b c d a b c d", 4, 1 - 4 / 5),
-        ("No. NO, no! no", 1, 3 / 4),
+        ("No NO no no", 1, 3 / 4),
+        ("No. NO, no! no", 1, 3 / 7),  # 4 distinct ones: no . , !
+        ("." * 500, 4, 1 - 1 / 497),
+        ("\U0001f600" * 500, 4, 1 - 1 / 497),
+        ("? ! " * 250, 4, 1 - 2 / 497),
         ("the the the the the", 2, 3 / 4),
         ("clear lungs " * 500, 4, 1 - 2 / 997),
     ],

@@ -116,6 +116,10 @@ def test_a_long_text_is_scored_to_its_end() -> None:
         ("Possible effusion.", "Possible pneumonia.", 1.0),  # neither side has a positive
         ("Possible effusion.", "Pneumonia.", 0.0),
         ("", "Possible pneumonia.", 0.0),  # silence is not a report without findings
+        (".", "Possible pneumonia.", 0.0),
+        ("Sorry.", "Possible pneumonia.", 0.0),
+        ("Sorry.", "Bilateral enlargement.", 0.0),
+        ("No effusion.", "Bilateral enlargement.", 0.0),  # its No Finding is one too many
         ("word word word", "The lungs are clear.", 0.0),
     ],
 )

@@ -42,7 +42,7 @@ def problems(body: object) -> dict[str, str]:
 
 def test_the_documented_request_is_understood() -> None:
     request = ScoreRequest.model_validate_json(json.dumps(EXAMPLE))
-    item = request.items[0].to_score_item()
+    (item,) = request.score_items()
     assert item.reference.boxes == (Box(x1=0.1, y1=0.2, x2=0.3, y2=0.4, label="nodule"),)
     assert request.params == {"soft_f1": {"empty_match_value": 1.0}}
 
