@@ -326,7 +326,7 @@ class RewardClient:
             parsed = ScoreResponse.model_validate_json(response.content, strict=True)
         except ValidationError as error:
             raise RewardError("bad_reply", f"{address}: {error.error_count()} fields do not fit the contract") from None
-        if all(_is_late(result) for result in parsed.results):
+        if parsed.results and all(_is_late(result) for result in parsed.results):
             raise _TransientError("slow", address)
         return parsed
 

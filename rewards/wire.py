@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, FailFast, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from rewards.scorer import Direction, ScoreItem, Tier
 from rewards.text import answer_of
@@ -20,6 +29,13 @@ JSON_DEPTH = 200  # pydantic's JSON parser stops there by itself
 _MOST_NAMES = 100  # scorers of one request
 _MOST_FIELDS = 20  # wrong fields that one reply names
 
+
+def _whole(value: object) -> object:
+    # JSON has one kind of number: 90.0 is an integer in its schema.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, Field(ge=0), BeforeValidator(_whole)]
 ShortText = Annotated[str, Field(max_length=500)]
 ParamValue = float | bool | Annotated[str, Field(max_length=100)]
 Coordinate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -79,7 +95,7 @@ class Item(_Wire):
     reference: ItemReference
     question: str | None = None
     thinking: bool = Field(default=False, description="the completion has to hold a trace that ends in </think>")
-    token_count: int | None = Field(default=None, ge=0, description="tokens of the completion")
+    token_count: Whole | None = Field(default=None, description="tokens of the completion")
     finish_reason: FinishReason | None = None
 
     def to_score_item(self, reference: Reference) -> ScoreItem:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,14 @@ def wait_for_ready(address: str, deadline_s: float = READY_S) -> None:
         await client.close()
 
     asyncio.run(wait())
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    """Until something holds."""
+    deadline = time.monotonic() + READY_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def wait_for_metric(address: str, line: str) -> None:

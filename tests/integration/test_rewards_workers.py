@@ -1,14 +1,16 @@
 """Scorer processes that die or hang, clients that go away, deadlines and limits: nothing is lost or made up."""
 
 import asyncio
+import errno
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import httpx
 import pytest
-from made_up_scorer import SECRET
+from made_up_scorer import LOAD_VARIABLE, SECRET
 from rewards_server import (
     READY_S,
     TOKEN,
@@ -20,6 +22,7 @@ from rewards_server import (
     wait_for_metric,
     wait_for_pending,
     wait_for_ready,
+    wait_until,
 )
 
 from rewards.app import create_app
@@ -65,6 +68,56 @@ def test_a_process_killed_from_outside_is_replaced_and_the_request_is_answered(t
         completions = asyncio.run(kill_while_scoring(address, app.state.service)).completions
     assert [c.errors for c in completions] == [{}, {}]
     assert completions[1].scores["made_up"].value == 0.5
+
+
+@pytest.mark.parametrize("trouble", ["dies while loading", "can't load its scorers", "no process to be had"])
+def test_a_worker_that_can_not_be_replaced_at_once_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """What waits for it is scored once it is back; nothing is lost and nothing stays counted."""
+    app = create_app(made_up())
+    with running(app) as address:
+        wait_for_ready(address)
+        if trouble == "no process to be had":
+            monkeypatch.setattr(subprocess, "Popen", _no_process)
+        else:
+            monkeypatch.setenv(LOAD_VARIABLE, "die" if trouble == "dies while loading" else "fail")
+        os.kill(app.state.service.worker_pids[0], signal.SIGKILL)
+        wait_until(lambda: _state(address) == "failed")
+        monkeypatch.undo()
+        assert asyncio.run(scored(address, ["ab"])).completions[0].scores["made_up"].value == 0.5
+        wait_for_pending(address, 0)
+
+
+def _no_process(*_: object, **__: object) -> None:
+    raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def _state(address: str) -> str:
+    return str(httpx.get(f"{address}/readyz", trust_env=False).json()["scorers"]["made_up"]["state"])
+
+
+def test_one_worker_in_trouble_does_not_stop_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    app = create_app(made_up(workers=2))
+    with running(app) as address:
+        wait_for_ready(address)
+        wait_until(lambda: len(app.state.service.worker_pids) == 2)
+        monkeypatch.setenv(LOAD_VARIABLE, "die")
+        os.kill(app.state.service.worker_pids[0], signal.SIGKILL)
+        wait_until(lambda: len(app.state.service.worker_pids) == 1)
+        for text in ("ab", "abc", "abcd", "abcde"):
+            completion = asyncio.run(scored(address, [text])).completions[0]
+            assert completion.scores["made_up"].value == pytest.approx(1 / len(text))
+
+
+def test_at_the_deadline_what_is_scored_is_kept(tmp_path: Path) -> None:
+    texts = ("ab", f"wait {tmp_path / 'never'}", "abcd")
+    body = {"items": [item(completion=text) for text in texts], "scorers": ["made_up"], "deadline_s": 1.5}
+    with running(create_app(made_up(batch_items=1, batch_deadline_s=5.0))) as address:
+        wait_for_ready(address)
+        first, late, last = httpx.post(f"{address}/v1/score", json=body, timeout=30, trust_env=False).json()["results"]
+    assert first["scores"]["made_up"]["value"] == 0.5
+    assert [result["errors"]["made_up"]["code"] for result in (late, last)] == ["deadline", "deadline"]
 
 
 def test_a_process_that_hangs_is_replaced(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -266,7 +267,7 @@ async def test_nobody_listening_is_unreachable(no_second_attempt: None) -> None:
 async def test_after_an_outage_of_a_deadline_each_judgement_tries_once_until_one_succeeds() -> None:
     async with judge(script(*[(500, {}, b"")] * 3, SEVEN)) as (endpoint, resources):
         client = judging._judge_of("llm_judge", resources.judges["llm_judge"])
-        client._failing_since = -1e9
+        client._failing_since, client._failed_at = -1e9, time.monotonic()
         for requests in (1, 2, 3):
             assert await code_of(resources) == "judge_failing"
             assert len(endpoint.bodies) == requests
