@@ -35,21 +35,46 @@ def compare(
     Returns:
         Medians, and ``ratio`` = other / ours: how many times faster ours is.
     """
-    seconds: list[tuple[float, float]] = []
-    for _ in range(pairs + 1):
-        seconds.append((_timed(ours), _timed(other)))
-    counted = seconds[1:]
-    ratios = [b / a for a, b in counted]
+    counted = [(_timed(ours), _timed(other)) for _ in range(pairs + 1)][1:]
+    return _row(what, counted, "s", [b / a for a, b in counted], goal)
+
+
+def compare_rates(
+    what: str,
+    ours: tuple[Callable[[], None], int],
+    other: tuple[Callable[[], None], int],
+    unit: str,
+    *,
+    pairs: int = 5,
+    goal: float | None = None,
+) -> Row:
+    """How many a second two ways do, each given with how many it does; in turn, after one of each that is not counted.
+
+    Returns:
+        Medians, and ``ratio`` = ours / other.
+    """
+    counted = [(rate(*ours), rate(*other)) for _ in range(pairs + 1)][1:]
+    return _row(what, counted, unit, [a / b for a, b in counted], goal)
+
+
+def _row(
+    what: str, counted: Sequence[tuple[float, float]], unit: str, ratios: Sequence[float], goal: float | None
+) -> Row:
     ratio = statistics.median(ratios)
     return Row(
         what=what,
         ours=statistics.median(a for a, _ in counted),
         other=statistics.median(b for _, b in counted),
-        unit="s",
+        unit=unit,
         ratio=ratio,
         goal=goal,
         spread=max(abs(r - ratio) / ratio for r in ratios),
     )
+
+
+def rate(run: Callable[[], None], count: int) -> float:
+    """How many a second ``run`` does, which does ``count``."""
+    return count / _timed(run)
 
 
 def _timed(function: Callable[[], None]) -> float:

@@ -25,7 +25,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from benchmarks.harness import Row, output_path, report
+from benchmarks.harness import Row, compare_rates, output_path, rate, report
 from benchmarks.reward_load import SCORERS, Group, LoadTask, groups
 from rewards.client import RewardClient
 from rewards.memory import settle_memory
@@ -46,6 +46,8 @@ MILLION = 1_000_000
 READY_S = 60.0
 LONGEST_PASS_S = 120.0
 GOALS: dict[LoadTask, float] = {"grounding": 20.0, "report": 5.0}  # times the paper's way
+
+Pass = tuple[Callable[[], None], int]  # one pass over a load, and how many completions it scores
 
 
 @contextmanager
@@ -203,34 +205,8 @@ class InProcess:
             process.join()
 
 
-def _rates(
-    what: str,
-    ours: tuple[Callable[[], None], int],
-    other: tuple[Callable[[], None], int],
-    goal: float | None,
-) -> Row:
-    """Completions/s of two ways, in turn, after one of each that is not counted (it fills our cache)."""
-    measured: list[tuple[float, float]] = []
-    for _ in range(PAIRS + 1):
-        measured.append((_rate(*ours), _rate(*other)))
-    counted = measured[1:]
-    ratios = [a / b for a, b in counted]
-    ratio = statistics.median(ratios)
-    return Row(
-        what=what,
-        ours=statistics.median(a for a, _ in counted),
-        other=statistics.median(b for _, b in counted),
-        unit="completions/s",
-        ratio=ratio,
-        goal=goal,
-        spread=max(abs(r - ratio) / ratio for r in ratios),
-    )
-
-
-def _rate(run: Callable[[], None], completions: int) -> float:
-    started = time.perf_counter()
-    run()
-    return completions / (time.perf_counter() - started)
+def _compare(what: str, ours: Pass, other: Pass, goal: float | None) -> Row:
+    return compare_rates(what, ours, other, "completions/s", pairs=PAIRS, goal=goal)
 
 
 def throughput(task: LoadTask, load: Sequence[Group], caller: Ours, paper: httpx.Client, workers: int) -> list[Row]:
@@ -239,7 +215,7 @@ def throughput(task: LoadTask, load: Sequence[Group], caller: Ours, paper: httpx
     some = load[:PAPER_GROUPS]
     in_process = InProcess(load, task, workers)
 
-    def ours(groups_a_request: int) -> tuple[Callable[[], None], int]:
+    def ours(groups_a_request: int) -> Pass:
         return (lambda: caller.score(load, task, groups_a_request), completions)
 
     one_pair = (lambda: _score_paper(paper, some), sum(len(group) for group in some))
@@ -247,9 +223,9 @@ def throughput(task: LoadTask, load: Sequence[Group], caller: Ours, paper: httpx
     many = f"{task}, {GROUPS_A_REQUEST} groups a request"
     try:
         return [
-            _rates(f"{many} / paper's way", ours(GROUPS_A_REQUEST), one_pair, GOALS[task]),
-            _rates(f"{task}, each group asked for by itself / paper's way", ours(1), one_pair, GOALS[task]),
-            _rates(f"{many} / in-process", ours(GROUPS_A_REQUEST), bare, 0.8 if task == "report" else None),
+            _compare(f"{many} / paper's way", ours(GROUPS_A_REQUEST), one_pair, GOALS[task]),
+            _compare(f"{task}, each group asked for by itself / paper's way", ours(1), one_pair, GOALS[task]),
+            _compare(f"{many} / in-process", ours(GROUPS_A_REQUEST), bare, 0.8 if task == "report" else None),
         ]
     finally:
         in_process.close()
@@ -257,7 +233,7 @@ def throughput(task: LoadTask, load: Sequence[Group], caller: Ours, paper: httpx
 
 def latency(task: LoadTask, load: Sequence[Group], caller: Ours) -> list[Row]:
     """p50 and p99 of one group's request at 50 % and 90 % of the capacity for such requests."""
-    capacity = statistics.median(_rate(lambda: caller.score(load, task, 1), len(load)) for _ in range(5))
+    capacity = statistics.median(rate(lambda: caller.score(load, task, 1), len(load)) for _ in range(5))
     rows = []
     for share in (0.5, 0.9):
         seconds = sorted(caller.latencies(load, task, share * capacity))
