@@ -8,6 +8,7 @@ own service (``--supervised``) ignores signals: the run ends it.
 from __future__ import annotations
 
 import argparse
+import difflib
 import ipaddress
 import logging
 import os
@@ -162,8 +163,12 @@ def read_settings(path: Path | None) -> RewardServiceSettings:
     try:
         return RewardServiceSettings.model_validate(values)
     except ValidationError as error:
-        problem, given = field_problems(error)[0], error.errors()[0]["input"]
-        raise ConfigError(f"{path}: {problem.field}", problem.rule, given, "correct the file") from error
+        problem, first = field_problems(error)[0], error.errors()[0]
+        if first["type"] == "extra_forbidden":
+            nearest = difflib.get_close_matches(str(first["loc"][-1]), RewardServiceSettings.model_fields, n=1)
+            remedy = f"did you mean {nearest[0]}?" if nearest else "the keys are in docs/recipes.md"
+            raise ConfigError(f"{path}: {problem.field}", "must be a known key", first["input"], remedy) from error
+        raise ConfigError(f"{path}: {problem.field}", problem.rule, first["input"], "correct the file") from error
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
