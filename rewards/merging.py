@@ -78,11 +78,15 @@ class RequestMerger:
             self._free -= 1
             task = asyncio.create_task(self._send_batch(batch))
             self._tasks.add(task)
-            task.add_done_callback(self._ended)
+            task.add_done_callback(partial(self._ended, batch))
             for waiting in batch:
                 waiting.future.add_done_callback(partial(_abandon, task, batch))
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, batch: Sequence[_Waiting], task: asyncio.Task[None]) -> None:
+        # Here, not in the task: one that is cancelled before its first step runs none of its own code.
+        if task.cancelled():
+            for waiting in batch:
+                waiting.future.cancel()
         self._tasks.discard(task)
         self._free += 1
         self._start()
@@ -110,10 +114,6 @@ class RequestMerger:
             merged = merged.model_copy(update={"items": items})
         try:
             response = await self._send(merged)
-        except asyncio.CancelledError:
-            for waiting in batch:
-                waiting.future.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 - handed on to whoever asked
             self._refused(batch, error)
             return
