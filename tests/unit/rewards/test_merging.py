@@ -115,15 +115,17 @@ async def test_a_request_that_nobody_waits_for_is_given_up_and_its_slot_is_free(
     await merger.close()
 
 
-async def test_closing_sends_nothing_more_and_leaves_nobody_waiting() -> None:
+@pytest.mark.parametrize("moments", [1, 2])  # before the first request has started, and after
+async def test_closing_sends_nothing_more_and_leaves_nobody_waiting(moments: int) -> None:
     service = Service()
     merger = RequestMerger(service, slots=1)
     asked = [asyncio.create_task(merger.score(request(text, scorers=[text]))) for text in ("x", "xx", "xxx")]
-    await asyncio.sleep(0)
+    for _ in range(moments):
+        await asyncio.sleep(0)
     await merger.close()
     results = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(result) for result in results] == [asyncio.CancelledError] * 3
-    assert service.sent == [1]
+    assert service.sent == [1] * (moments - 1)
 
 
 async def test_a_service_that_takes_less_at_once_gets_less_from_then_on() -> None:
