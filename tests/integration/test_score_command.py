@@ -177,13 +177,13 @@ def test_what_the_service_refuses_is_the_users_to_mend(
     wrong = score(source, "--address", server.address, "--token-file", tmp_path / "other")
     assert wrong.status == 2
     assert "--token-file: must fit the service" in wrong.err
-    rows = [*reports(4), {"completion": SECRET * 40, "reference": "b"}]
+    rows = [*reports(4), {"completion": "b", "reference": SECRET * 40}]
     long = score(
         json_lines(tmp_path / "long.jsonl", rows), "--scorers", "rouge_l", "--out", out, "--batch", 2,
         *at(server, tmp_path),
     )  # fmt: skip
     assert long.status == 2
-    assert f"row 5: completion: at most 1000 characters; given: {len(SECRET) * 40}" in long.err
+    assert f"row 5: reference.report: at most 1000 characters; given: {len(SECRET) * 40}" in long.err
     assert SECRET not in long.err
     assert not out.exists()
 

@@ -151,9 +151,11 @@ def test_overlong_equals_the_three_cases_of_the_paper(tokens: int, buffer: int, 
     assert overlong(tokens, limit, buffer) == pytest.approx(expected)
 
 
-def test_a_buffer_larger_than_the_limit_is_refused() -> None:
-    with pytest.raises(ValidationError, match="buffer"):
-        OverlongParams(max_tokens=10, buffer=11)
+def test_a_buffer_larger_than_the_limit_is_the_whole_limit() -> None:
+    assert OVERLONG.score is not None
+    items = [completion("text", token_count=count) for count in (0, 5, 10)]
+    results = OVERLONG.score(items, OverlongParams(max_tokens=10, buffer=50))
+    assert [result.value for result in results if isinstance(result, Score)] == [0.0, -0.5, -1.0]
 
 
 def test_overlong_needs_the_token_count() -> None:
