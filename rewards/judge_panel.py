@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -74,8 +73,9 @@ class JudgePanel:
         outcome = Outcome()
         for name in names:
             started = time.perf_counter()
-            outcome.add(name, await self._judge(self._judges[name], item, params[name]))
-            failed = Counter({(name, error.code): 1 for key, error in outcome.errors.items() if key == name})
+            result = await self._judge(self._judges[name], item, params[name])
+            outcome.add(name, result)
+            failed = {(name, result.code): 1} if isinstance(result, ScoreError) else {}
             metrics.count_results({name: Cost(time.perf_counter() - started, 1)}, failed)
         return outcome
 

@@ -17,11 +17,9 @@ from rewards.problem import bad_request, too_large
 from rewards.scorer import ScoreItem, Scorer
 from rewards.scoring import Slice
 from rewards.settings import RewardServiceSettings
-from rewards.wire import FieldProblem, ScoreRequest, field_problems
+from rewards.wire import MOST_FIELDS, FieldProblem, ScoreRequest, field_problems
 from schemas.base import Settings
 from schemas.prompt import Task
-
-_MOST_FIELDS = 20  # wrong names that one reply tells of
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def make_plan(request: ScoreRequest, scorers: Mapping[str, Scorer[Any]], setting
         asked = tuple(dict.fromkeys(request.scorers))
         unknown = [index for index, name in enumerate(request.scorers) if name not in scorers]
         if unknown:
-            raise bad_request([_unknown(f"scorers[{i}]", request.scorers[i], scorers) for i in unknown[:_MOST_FIELDS]])
+            raise bad_request([_unknown(f"scorers[{i}]", request.scorers[i], scorers) for i in unknown[:MOST_FIELDS]])
         names = [asked] * len(request.items)
     used = {name for item_names in set(names) for name in item_names}
     items = request.score_items()
@@ -114,7 +112,7 @@ def _params(
 ) -> dict[str, Settings]:
     """Each scorer's parameters: its defaults, then the service's settings, then the request."""
     given = request.params
-    wrong = [_unknown("params", name, scorers) for name in given if name not in scorers][:_MOST_FIELDS]
+    wrong = [_unknown("params", name, scorers) for name in given if name not in scorers][:MOST_FIELDS]
     params: dict[str, Settings] = {}
     for name in used | (given.keys() & scorers.keys()):
         values = {**settings.params.get(name, {}), **given.get(name, {})}

@@ -27,7 +27,7 @@ from schemas.prompt import Box, BoxFormat, Reference, Task
 _LONGEST_KEY = 40  # characters of a caller's own key that an error may repeat
 JSON_DEPTH = 200  # pydantic's JSON parser stops there by itself
 _MOST_NAMES = 100  # scorers of one request
-_MOST_FIELDS = 20  # wrong fields that one reply names
+MOST_FIELDS = 20  # wrong fields that one reply names
 
 
 def _whole(value: object) -> object:
@@ -243,4 +243,4 @@ def _rule(error: Any) -> str:
 def field_problems(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> tuple[FieldProblem, ...]:
     """The fields that pydantic refused, as paths and rules; inputs left out."""
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    return tuple(FieldProblem(field=field_path((*prefix, *e["loc"])), rule=_rule(e)) for e in errors[:_MOST_FIELDS])
+    return tuple(FieldProblem(field=field_path((*prefix, *e["loc"])), rule=_rule(e)) for e in errors[:MOST_FIELDS])

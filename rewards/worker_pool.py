@@ -97,14 +97,13 @@ class WorkerPool:
 
     def submit(self, part: Slice) -> Answer:
         """Queues a slice; its results are in the order of its items."""
-        indexes = [index for index, names in enumerate(part.names) if names]
         answer = Answer(len(part.items))
+        home_of: dict[int, int] = {}  # a request's equal references are one object
+        homes: dict[int, list[int]] = {}
         for index, names in enumerate(part.names):
             if not names:
                 answer.put(index, ItemJson(b"", b""))
-        home_of: dict[int, int] = {}  # a request's equal references are one object
-        homes: dict[int, list[int]] = {}
-        for index in indexes:
+                continue
             reference = part.items[index].reference
             home = home_of.get(id(reference))
             if home is None:
@@ -192,8 +191,6 @@ class WorkerPool:
         try:
             reply = await asyncio.wait_for(process.score([ticket.part for ticket in batch]), self._batch_deadline_s)
             self._deliver(queue, batch, reply, time.monotonic() - started)
-        except asyncio.CancelledError:
-            raise
         except Exception as error:  # noqa: BLE001 - whatever happened to a batch, its items must not wait for ever
             how = "hung" if isinstance(error, TimeoutError) else "crashed"
             if not isinstance(error, (WorkerDiedError, TimeoutError)):
